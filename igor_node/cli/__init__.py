@@ -1,0 +1,2 @@
+"""Both command lines: `igor` (a client of the API) and `igor-node`.
+"""

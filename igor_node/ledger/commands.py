@@ -1,0 +1,248 @@
+"""The commands of the ledger: one struct a decision, the envelope that carries it, and the results that apply gives back.
+
+A decision is a log entry. Whoever proposes it puts in the time, every id and everything that chance or a schedule decides; `apply` reads
+nothing but the ledger and the command, checks the preconditions again, and answers with `Done` or `Refused` (a refusal is a value, never an
+exception). Times are Instants, spans nanoseconds. Encoded as MessagePack; a field may be added with a default, a struct's tag never changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from igor_node.stream import AttemptEvent
+
+
+class Command(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    pass
+
+
+# --- the cluster and its nodes
+
+
+class FoundCluster(Command, tag="found_cluster"):
+    """First command of a cluster. Refused once a cluster exists."""
+
+    cluster: str
+    tzdata: str
+    wanted_voters: int = 3
+
+
+class RegisterNode(Command, tag="register_node"):
+    """A node joined, or came back with another address, name, label or number of slots. `token_hash` hex SHA-256, set at the first time."""
+
+    node: str
+    name: str
+    address: str
+    labels: dict[str, str] = {}
+    slots: int = 1
+    version: str = ""
+    token_id: str = ""
+    token_hash: str = ""
+
+
+class NodeChanged(Command, tag="node_changed"):
+    """`state` of words.NodeState. `lost` here does not touch attempts: AttemptsLost does."""
+
+    node: str
+    state: str
+    reason: str = ""
+
+
+class RemoveNode(Command, tag="remove_node"):
+    """The node left for good: its token ends. Refused while it has attempts that have not ended."""
+
+    node: str
+    reason: str = ""
+
+
+class CreateToken(Command, tag="create_token"):
+    token: str  # its id
+    hash: str
+    role: str
+    name: str = ""
+    project: str | None = None
+    expires_at: int | None = None
+
+
+class RevokeToken(Command, tag="revoke_token"):
+    token: str
+
+
+# --- definitions
+
+
+class PushProject(Command, tag="push_project"):
+    """The whole project. `jobs` are JSON texts of definitions.jobs.Job. `if_version` None: whatever is there; 0: must be new."""
+
+    project: str
+    jobs: tuple[bytes, ...]
+    sources: dict[str, str] = {}
+    if_version: int | None = None
+    prune: bool = False
+    source: str = ""
+
+
+class PauseJobs(Command, tag="pause_jobs"):
+    jobs: tuple[str, ...]
+    reason: str = ""
+    until: int | None = None
+
+
+class ResumeJobs(Command, tag="resume_jobs"):
+    jobs: tuple[str, ...]
+
+
+# --- fires and runs
+
+
+class Fire(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One scheduled time of one job. `outcome` "" makes a run; "skipped" or "missed" records it as one that never starts, with `reason`."""
+
+    job: str
+    run: str
+    scheduled_at: int
+    due_at: int
+    outcome: str = ""
+    reason: str = ""
+
+
+class Stretch(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Many fires of one job that had no run, as one record. It grows the job's last stretch when outcome and reason are the same."""
+
+    job: str
+    first: int
+    last: int
+    count: int
+    outcome: str  # skipped | missed
+    reason: str
+
+
+class FireRuns(Command, tag="fire_runs"):
+    """Fires in the order of their scheduled time, and how far each job's schedule has been decided (inclusive).
+
+    Each fire is checked against its job's `decided_until`, `version`, pause and overlap policy again; what fails is refused alone and named in the
+    result (`{"refused": [[job, scheduled_at, why], ...]}`), the others stand. `decided` moves only for jobs without a refusal.
+    """
+
+    term: int
+    fires: tuple[Fire, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
+    decided: dict[str, int] = {}
+    versions: dict[str, int] = {}  # job -> project version the schedule was read from
+
+
+class CreateRun(Command, tag="create_run"):
+    """A run on demand. `key`: the client's Idempotency-Key, kept 24 h; the same key again answers with the first run."""
+
+    job: str
+    run: str
+    params: dict[str, str] = {}
+    trigger: str = "manual"
+    key: str | None = None
+    beside: bool = False  # `--now`: beside an earlier run, whatever the overlap policy
+
+
+class CancelRun(Command, tag="cancel_run"):
+    run: str
+    reason: str = ""
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    run: str
+    stage: str
+    node: str
+    attempt: str
+    renew_hash: str  # hex SHA-256 of the attempt's renewal token
+    reasons: str = ""  # what the others lacked, for `why`
+
+
+class AssignStages(Command, tag="assign_stages"):
+    """Each placement is checked again: stage still queued, overlap allows, node up and with free slots. What fails is refused alone."""
+
+    term: int
+    placements: tuple[Placement, ...]
+
+
+class WaitReason(msgspec.Struct, frozen=True, kw_only=True):
+    run: str
+    stage: str
+    reason: str
+
+
+class ExplainWaits(Command, tag="explain_waits"):
+    """Why stages are not placed yet. Proposed only when a reason changed."""
+
+    waits: tuple[WaitReason, ...]
+
+
+class ReportEvents(Command, tag="report_events"):
+    """Events of attempts on one node, in order. (attempt, seq) is applied once; a gap in seq is refused and asked for again."""
+
+    node: str
+    events: tuple[AttemptEvent, ...]
+
+
+class AttemptsLost(Command, tag="attempts_lost"):
+    """Leases and margins have run out (`rerun`), or the job's rule says so. Attempts that ended meanwhile are left as they are."""
+
+    term: int
+    attempts: tuple[str, ...]
+    reason: str
+
+
+class Prune(Command, tag="prune"):
+    """Forget ended runs that ended before `runs_before`, command results and events before theirs; at most 1,000 runs a command."""
+
+    runs_before: int
+    results_before: int
+    events_before: int
+
+
+AnyCommand = (
+    FoundCluster
+    | RegisterNode
+    | NodeChanged
+    | RemoveNode
+    | CreateToken
+    | RevokeToken
+    | PushProject
+    | PauseJobs
+    | ResumeJobs
+    | FireRuns
+    | CreateRun
+    | CancelRun
+    | AssignStages
+    | ExplainWaits
+    | ReportEvents
+    | AttemptsLost
+    | Prune
+)
+
+
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """`id` from words.new_id: its time says when it was made; one older than 24 h of ledger time is refused. `at`: the proposer's clock."""
+
+    id: str
+    at: int
+    actor: str = ""
+    command: AnyCommand
+
+
+class Done(msgspec.Struct, tag="done", frozen=True, omit_defaults=True):
+    value: Any = None
+
+
+class Refused(msgspec.Struct, tag="refused", frozen=True, omit_defaults=True):
+    """`error` is the name of a class in words.ERRORS; `faults` its lines where it is Invalid."""
+
+    error: str
+    message: str
+    hint: str = ""
+
+
+Result = Done | Refused
+
+encode_envelope = msgspec.msgpack.Encoder(order="deterministic").encode
+decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
