@@ -21,12 +21,12 @@ class Struct(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     pass
 
 
-class CatchUp(Struct):
+class CatchUp(Struct, frozen=True, kw_only=True, omit_defaults=True):
     window_ns: int = 10 * MINUTE
     policy: str = "latest"  # latest | all | none
 
 
-class Schedule(Struct):
+class Schedule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Exactly one of `cron`, `every_ns`, `at`. Dates are ISO texts in the schedule's own zone."""
 
     cron: str | None = None
@@ -41,14 +41,14 @@ class Schedule(Struct):
     catch_up: CatchUp = CatchUp()
 
 
-class Backoff(Struct):
+class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True):
     initial_ns: int = 10 * SECOND
     factor: float = 2.0
     max_ns: int = 5 * MINUTE
     jitter: float = 0.0  # share of the wait that chance may take away, 0 to 1
 
 
-class Retries(Struct):
+class Retries(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`max` further tries after the first. `on` None: after every failure and time-out."""
 
     max: int = 0
@@ -56,7 +56,7 @@ class Retries(Struct):
     on: tuple[int | str, ...] | None = None  # exit codes and the word "timeout"
 
 
-class Param(Struct):
+class Param(Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: str = "string"  # string | integer | number | boolean | date | secret
     default: Any = None
     required: bool = False
@@ -67,7 +67,7 @@ class Param(Struct):
     description: str = ""
 
 
-class Stage(Struct):
+class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     command: tuple[str, ...] | str
     needs: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class Stage(Struct):
     workdir: str | None = None
 
 
-class Job(Struct):
+class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     project: str
     name: str
     description: str = ""

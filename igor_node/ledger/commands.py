@@ -21,7 +21,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 # --- the cluster and its nodes
 
 
-class FoundCluster(Command, tag="found_cluster"):
+class FoundCluster(Command, frozen=True, kw_only=True, omit_defaults=True, tag="found_cluster"):
     """First command of a cluster. Refused once a cluster exists."""
 
     cluster: str
@@ -29,7 +29,7 @@ class FoundCluster(Command, tag="found_cluster"):
     wanted_voters: int = 3
 
 
-class RegisterNode(Command, tag="register_node"):
+class RegisterNode(Command, frozen=True, kw_only=True, omit_defaults=True, tag="register_node"):
     """A node joined, or came back with another address, name, label or number of slots. `token_hash` hex SHA-256, set at the first time."""
 
     node: str
@@ -42,7 +42,7 @@ class RegisterNode(Command, tag="register_node"):
     token_hash: str = ""
 
 
-class NodeChanged(Command, tag="node_changed"):
+class NodeChanged(Command, frozen=True, kw_only=True, omit_defaults=True, tag="node_changed"):
     """`state` of words.NodeState. `lost` here does not touch attempts: AttemptsLost does."""
 
     node: str
@@ -50,14 +50,14 @@ class NodeChanged(Command, tag="node_changed"):
     reason: str = ""
 
 
-class RemoveNode(Command, tag="remove_node"):
+class RemoveNode(Command, frozen=True, kw_only=True, omit_defaults=True, tag="remove_node"):
     """The node left for good: its token ends. Refused while it has attempts that have not ended."""
 
     node: str
     reason: str = ""
 
 
-class CreateToken(Command, tag="create_token"):
+class CreateToken(Command, frozen=True, kw_only=True, omit_defaults=True, tag="create_token"):
     token: str  # its id
     hash: str
     role: str
@@ -66,14 +66,14 @@ class CreateToken(Command, tag="create_token"):
     expires_at: int | None = None
 
 
-class RevokeToken(Command, tag="revoke_token"):
+class RevokeToken(Command, frozen=True, kw_only=True, omit_defaults=True, tag="revoke_token"):
     token: str
 
 
 # --- definitions
 
 
-class PushProject(Command, tag="push_project"):
+class PushProject(Command, frozen=True, kw_only=True, omit_defaults=True, tag="push_project"):
     """The whole project. `jobs` are JSON texts of definitions.jobs.Job. `if_version` None: whatever is there; 0: must be new."""
 
     project: str
@@ -84,13 +84,13 @@ class PushProject(Command, tag="push_project"):
     source: str = ""
 
 
-class PauseJobs(Command, tag="pause_jobs"):
+class PauseJobs(Command, frozen=True, kw_only=True, omit_defaults=True, tag="pause_jobs"):
     jobs: tuple[str, ...]
     reason: str = ""
     until: int | None = None
 
 
-class ResumeJobs(Command, tag="resume_jobs"):
+class ResumeJobs(Command, frozen=True, kw_only=True, omit_defaults=True, tag="resume_jobs"):
     jobs: tuple[str, ...]
 
 
@@ -119,7 +119,7 @@ class Stretch(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     reason: str
 
 
-class FireRuns(Command, tag="fire_runs"):
+class FireRuns(Command, frozen=True, kw_only=True, omit_defaults=True, tag="fire_runs"):
     """Fires in the order of their scheduled time, and how far each job's schedule has been decided (inclusive).
 
     Each fire is checked against its job's `decided_until`, `version`, pause and overlap policy again; what fails is refused alone and named in the
@@ -133,7 +133,7 @@ class FireRuns(Command, tag="fire_runs"):
     versions: dict[str, int] = {}  # job -> project version the schedule was read from
 
 
-class CreateRun(Command, tag="create_run"):
+class CreateRun(Command, frozen=True, kw_only=True, omit_defaults=True, tag="create_run"):
     """A run on demand. `key`: the client's Idempotency-Key, kept 24 h; the same key again answers with the first run."""
 
     job: str
@@ -144,7 +144,7 @@ class CreateRun(Command, tag="create_run"):
     beside: bool = False  # `--now`: beside an earlier run, whatever the overlap policy
 
 
-class CancelRun(Command, tag="cancel_run"):
+class CancelRun(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_run"):
     run: str
     reason: str = ""
 
@@ -158,7 +158,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     reasons: str = ""  # what the others lacked, for `why`
 
 
-class AssignStages(Command, tag="assign_stages"):
+class AssignStages(Command, frozen=True, kw_only=True, omit_defaults=True, tag="assign_stages"):
     """Each placement is checked again: stage still queued, overlap allows, node up and with free slots. What fails is refused alone."""
 
     term: int
@@ -171,20 +171,20 @@ class WaitReason(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class ExplainWaits(Command, tag="explain_waits"):
+class ExplainWaits(Command, frozen=True, kw_only=True, omit_defaults=True, tag="explain_waits"):
     """Why stages are not placed yet. Proposed only when a reason changed."""
 
     waits: tuple[WaitReason, ...]
 
 
-class ReportEvents(Command, tag="report_events"):
+class ReportEvents(Command, frozen=True, kw_only=True, omit_defaults=True, tag="report_events"):
     """Events of attempts on one node, in order. (attempt, seq) is applied once; a gap in seq is refused and asked for again."""
 
     node: str
     events: tuple[AttemptEvent, ...]
 
 
-class AttemptsLost(Command, tag="attempts_lost"):
+class AttemptsLost(Command, frozen=True, kw_only=True, omit_defaults=True, tag="attempts_lost"):
     """Leases and margins have run out (`rerun`), or the job's rule says so. Attempts that ended meanwhile are left as they are."""
 
     term: int
@@ -192,7 +192,7 @@ class AttemptsLost(Command, tag="attempts_lost"):
     reason: str
 
 
-class Prune(Command, tag="prune"):
+class Prune(Command, frozen=True, kw_only=True, omit_defaults=True, tag="prune"):
     """Forget ended runs that ended before `runs_before`, command results and events before theirs; at most 1,000 runs a command."""
 
     runs_before: int
