@@ -18,10 +18,10 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 demo: $(READY)  ## three real nodes on loopback, the jobs of jobdefs/, until Ctrl-C
-	@$(BIN)/python tools/demo.py
+	@$(BIN)/python -m tools.demo
 
 demo-check: $(READY)  ## the same for about a minute, with the leader killed half-way; prints a table
-	@$(BIN)/python tools/demo.py --check
+	@$(BIN)/python -m tools.demo --check
 
 test: $(READY)  ## the whole suite: pure parts on two cores, then real processes and the browser one at a time
 	$(PYTEST) -n 2 tests/unit tests/property tests/scripts tests/simulation -m "not soak and not cluster and not browser"
