@@ -1,0 +1,104 @@
+"""A node that cannot start says why in one clear line, exits with the right code, and never shows a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+
+def start(*arguments: str, timeout_s: float = 30) -> tuple[int, str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("IGOR_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "igor_node.cli.node", *arguments, "--log-format", "text"],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment,
+    )
+    return done.returncode, done.stderr
+
+
+def clear(stderr: str, *words: str) -> bool:
+    return "Traceback" not in stderr and all(word in stderr for word in words)
+
+
+def test_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = start("start", "--data-dir", str(tmp_path / "d"), "--listen", f"127.0.0.1:{port}")
+    assert code == 1 and clear(said, str(port), "in use"), said
+
+
+def test_data_directory_in_use(tmp_path: Path) -> None:
+    with Cluster(1, folder=tmp_path) as cluster:
+        code, said = start("start", "--data-dir", str(cluster.nodes[0].folder))
+    assert code == 3 and clear(said, str(cluster.nodes[0].folder), "in use"), said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_data_directory_not_writable(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir(mode=0o500)
+    code, said = start("start", "--data-dir", str(folder), "--listen", "127.0.0.1:0")
+    assert code == 3 and clear(said, str(folder), "writ"), said
+
+
+def test_data_directory_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "d").write_text("not a folder")
+    code, said = start("start", "--data-dir", str(tmp_path / "d"), "--listen", "127.0.0.1:0")
+    assert code in (1, 3) and clear(said, str(tmp_path / "d")), said
+
+
+def test_anything_but_loopback_is_refused(tmp_path: Path) -> None:
+    """Until TLS is there a node listens on loopback only, and says so."""
+    code, said = start("start", "--data-dir", str(tmp_path / "d"), "--listen", "0.0.0.0:0")
+    assert code == 2 and clear(said, "loopback"), said
+    assert not (tmp_path / "d" / "node.json").exists()
+
+
+def test_full_disk_at_start(tmp_path: Path) -> None:
+    """A file system without room: one line that names the folder and the lack of space."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a tiny file system needs the right to mount")
+    try:
+        code, said = start("start", "--data-dir", str(folder / "d"), "--listen", "127.0.0.1:0")
+    finally:
+        subprocess.run(["umount", str(folder)], check=False)
+    assert code in (1, 3) and clear(said, "space"), said
+
+
+def test_join_with_a_wrong_token(tmp_path: Path) -> None:
+    with Cluster(1, folder=tmp_path) as cluster:
+        code, said = start(
+            "join", cluster.nodes[0].address, "--token", "igor1.none.nobody.nothing", "--data-dir", str(tmp_path / "d2"), "--listen", "127.0.0.1:0"
+        )
+    assert code == 4 and clear(said, "token"), said
+
+
+def test_join_nobody(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    code, said = start("join", f"127.0.0.1:{port}", "--token", "igor1.none.a.b", "--data-dir", str(tmp_path / "d2"), "--listen", "127.0.0.1:0")
+    assert code in (1, 4) and clear(said, str(port)), said
+
+
+def test_sigterm_is_a_stop_in_order(tmp_path: Path) -> None:
+    with Cluster(1, folder=tmp_path) as cluster:
+        assert cluster.nodes[0].stop() == 0
+        cluster.nodes[0].start()
+        assert cluster.status()["leader"] == "n1"
