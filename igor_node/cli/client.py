@@ -1,0 +1,350 @@
+"""The client of the API: standard library only, a list of nodes instead of one.
+
+Every command of `igor` makes its calls through `Client`. It sends a request to the node that answered last and goes on to the next when one is
+down or says 503. What may be sent again and what may not is decided here, in one place (`_may_repeat`):
+
+* surely not done (no connection, or 503 "unavailable"): the next node gets it, whatever it is;
+* perhaps done (the connection broke after sending, a time-out, 503 "outcome unknown"): the next node gets it only if it is a read or carries an
+  Idempotency-Key, under which the cluster does a thing once; all others raise `OutcomeUnknown`.
+
+A write's `Igor-Index` is sent with all later reads, so that no node shows the time before it. Answers in problem+json become the errors of
+`words`. Times are seconds; nothing here prints.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from igor_node import words
+
+CONNECT_TIMEOUT_S = 2.0  # a machine that is gone answers nothing at all: do not wait for it longer than for a failover
+ANSWER_TIMEOUT_S = 15.0  # a node without a quorum answers 503 within 5 s; three times that is a hung node
+STREAM_SILENCE_S = 30.0  # streams carry a sign of life every 10 s
+PATIENCE_S = 6.0  # how long "no leader yet" is waited for: three failovers
+UNREACHABLE_PATIENCE_S = 1.0  # all refuse the connection: a node that is just starting is given this long
+PAUSE_S = 0.2  # between two rounds through the nodes
+ANSWER_LIMIT_BYTES = 256 * 1024 * 1024  # an answer larger than this is not one of ours
+LINE_LIMIT_BYTES = 4 * 1024 * 1024  # of a stream
+REPEATABLE = frozenset({"GET", "HEAD"})
+BROKEN = (OSError, http.client.HTTPException)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A success: its status, the decoded JSON (None where there is none), headers with lower-case names, and the node it came from."""
+
+    status: int
+    value: Any
+    headers: Mapping[str, str]
+    node: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of an SSE stream."""
+
+    id: str
+    kind: str
+    data: Any
+
+
+@dataclass
+class Client:
+    """One cluster as a command sees it. `notice` gets words for people about nodes that were passed over."""
+
+    addresses: Sequence[str]
+    token: str | None = None
+    index: int | None = None
+    notice: Callable[[str], None] = lambda text: None
+    on_write: Callable[[int], None] = lambda index: None
+    patience_s: float = PATIENCE_S
+    answer_timeout_s: float = ANSWER_TIMEOUT_S
+    _connections: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
+    _first: int = 0
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.request("GET", with_query(path, query)).value
+
+    def write(self, method: str, path: str, body: Any = None, *, key: str | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """A write that the cluster does once however often it is sent: it always carries an Idempotency-Key."""
+        known = key or words.new_id(words.wall_now())
+        answer = self.request(method, path, body, headers={**(headers or {}), "Idempotency-Key": known})
+        index = answer.headers.get("igor-index", "")
+        if index.isdigit():
+            self.index = max(self.index or 0, int(index))
+            self.on_write(self.index)
+        return answer
+
+    def request(self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None) -> Answer:
+        """The answer of the first node that has one. Raises the errors of `words`."""
+        payload = None if body is None else json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        sent = self._headers(headers, payload)
+        return self._first_answer(method, sent, lambda address: self._exchange(address, method, path, payload, sent))
+
+    def lines(self, path: str, query: dict[str, Any], position: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The objects of an NDJSON stream up to and with the one that says `complete`. A stream that ends before it is broken and goes on at
+        the next node; `position` turns the last object into the query values from which to go on."""
+        while True:
+            try:
+                for line in self._stream(with_query(path, query), {}):
+                    if line:
+                        item = json.loads(line)
+                        query = {**query, **position(item)}
+                        yield item
+                        if item.get("complete"):
+                            return
+                raise http.client.IncompleteRead(b"")
+            except BROKEN as problem:
+                self._stream_broke(problem)
+
+    def events(self, path: str, last_id: str = "") -> Iterator[Event]:
+        """The events of an SSE stream, without end; goes on after the last one at the next node when the connection breaks."""
+        while True:
+            try:
+                for event in parse_events(self._stream(path, {"Last-Event-ID": last_id} if last_id else {})):
+                    last_id = event.id or last_id
+                    yield event
+                raise http.client.IncompleteRead(b"")  # a node that stops ends the stream in order
+            except BROKEN as problem:
+                self._stream_broke(problem)
+
+    def close(self) -> None:
+        for address in list(self._connections):
+            self._drop(address)
+
+    # --- one request, several nodes
+
+    def _first_answer(self, method: str, headers: Mapping[str, str], exchange: Callable[[str], Answer]) -> Answer:
+        started = time.monotonic()
+        repeatable = _may_repeat(method, headers)
+        while True:
+            problem, reached, wait_s = self._one_round(repeatable, exchange)
+            if isinstance(problem, Answer):
+                return problem
+            patience = self.patience_s if reached else min(self.patience_s, UNREACHABLE_PATIENCE_S)
+            if time.monotonic() - started + wait_s >= patience:
+                raise problem
+            time.sleep(wait_s)
+
+    def _one_round(self, repeatable: bool, exchange: Callable[[str], Answer]) -> tuple[Answer | words.Unavailable | words.TooMany, bool, float]:
+        """Asks each node once. Gives an answer, or why there is none, whether any node spoke, and how long to wait before the next round."""
+        failures: list[str] = []
+        spoken: words.Unavailable | words.TooMany | None = None
+        for step in range(len(self.addresses)):
+            place = (self._first + step) % len(self.addresses)
+            address = self.addresses[place]
+            try:
+                answer = exchange(address)
+                self._first = place
+                return answer, True, 0.0
+            except (words.Unavailable, words.TooMany) as problem:
+                if isinstance(problem, words.OutcomeUnknown) and not repeatable:
+                    raise
+                spoken = problem
+                self.notice(f"{address}: {problem.message}")
+            except NotSent as problem:
+                failures.append(f"{address}: {problem}")
+                self.notice(failures[-1])
+            except BROKEN as problem:
+                if not repeatable:
+                    raise words.OutcomeUnknown(
+                        f"{address} broke off after the request was sent ({_said(problem)})",
+                        hint="it may have been done: look before you ask again",
+                    ) from None
+                failures.append(f"{address}: {_said(problem)}")
+                self.notice(failures[-1])
+        if spoken is not None:
+            return spoken, True, max(PAUSE_S, min(1.0, float(spoken.retry_after_s)))
+        return _nobody(failures), False, PAUSE_S
+
+    def _exchange(self, address: str, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]) -> Answer:
+        response = self._ask(address, method, path, payload, headers)
+        try:
+            body = response.read(ANSWER_LIMIT_BYTES)
+        except BROKEN:
+            self._drop(address)
+            raise
+        if response.will_close:
+            self._drop(address)
+        received = {name.lower(): value for name, value in response.getheaders()}
+        if response.status >= 400:
+            raise error_of(response.status, body, received)
+        return Answer(response.status, _decode(body, received), received, address)
+
+    def _ask(self, address: str, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        """Sends and waits for the head of the answer. A connection kept from an earlier call may have been closed meanwhile: then once more."""
+        fresh = address not in self._connections
+        connection = self._connect(address)
+        try:
+            connection.request(method, path, payload, dict(headers))
+            return connection.getresponse()
+        except BROKEN as problem:
+            self._drop(address)
+            if fresh or isinstance(problem, TimeoutError) or not _may_repeat(method, headers):
+                raise
+            return self._ask(address, method, path, payload, headers)
+
+    def _connect(self, address: str) -> http.client.HTTPConnection:
+        if address not in self._connections:
+            parts = urlsplit(address)
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT_S)
+            try:
+                connection.connect()
+            except OSError as problem:
+                raise NotSent(_said(problem)) from None
+            self._connections[address] = connection
+        kept = self._connections[address]
+        if kept.sock is not None:
+            kept.sock.settimeout(self.answer_timeout_s)
+        return kept
+
+    def _drop(self, address: str) -> None:
+        connection = self._connections.pop(address, None)
+        if connection is not None:
+            connection.close()
+
+    def _headers(self, given: Mapping[str, str] | None, payload: bytes | None) -> dict[str, str]:
+        headers = {"Accept": "application/json", **(given or {})}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        if self.index is not None:
+            headers["Igor-Index"] = str(self.index)
+        if payload is not None:
+            headers["Content-Type"] = "application/json"
+        return headers
+
+    # --- streams
+
+    def _stream(self, path: str, headers: Mapping[str, str]) -> Iterator[str]:
+        """The lines of a stream, from the first node that opens it. Breaks raise; an end in order returns."""
+        sent = self._headers({**headers, "Accept": "*/*"}, None)
+        opened: list[http.client.HTTPResponse] = []
+
+        def open_at(address: str) -> Answer:
+            self._drop(address)  # a stream has a connection of its own
+            response = self._ask(address, "GET", path, None, sent)
+            received = {name.lower(): value for name, value in response.getheaders()}
+            if response.status >= 400:
+                raise error_of(response.status, response.read(ANSWER_LIMIT_BYTES), received)
+            opened.append(response)
+            return Answer(response.status, None, received, address)
+
+        answer = self._first_answer("GET", sent, open_at)
+        connection = self._connections.pop(answer.node)
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(STREAM_SILENCE_S)
+            yield from _lines_of(opened[0])
+        finally:
+            opened[0].close()
+            connection.close()
+
+    def _stream_broke(self, problem: BaseException) -> None:
+        self.notice(f"{self.addresses[self._first]}: {_said(problem)}; going on at the next node")
+        self._first = (self._first + 1) % len(self.addresses)
+        time.sleep(PAUSE_S)
+
+
+class NotSent(Exception):
+    """No connection: whatever was asked for has surely not been done."""
+
+
+def _may_repeat(method: str, headers: Mapping[str, str]) -> bool:
+    return method in REPEATABLE or "Idempotency-Key" in headers
+
+
+def _nobody(failures: Sequence[str]) -> words.Unavailable:
+    return words.Unavailable(
+        "no node could be reached (" + "; ".join(failures) + ")" if failures else "no node to ask is known",
+        hint="is igor-node running? name one with --node URL or --data-dir D",
+    )
+
+
+def _said(problem: BaseException) -> str:
+    if isinstance(problem, TimeoutError):
+        return "no answer in time"
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror.lower()
+    return "the connection was closed" if isinstance(problem, http.client.HTTPException) else str(problem)
+
+
+def _decode(body: bytes, headers: Mapping[str, str]) -> Any:
+    if not body:
+        return None
+    if "json" not in headers.get("content-type", ""):
+        return body.decode("utf-8", "replace")
+    try:
+        return json.loads(body)
+    except ValueError as problem:
+        raise words.Unavailable(f"the node's answer is not JSON ({problem})", hint="is this address an igor-node?") from None
+
+
+def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> words.IgorError:
+    """A refusal as the error of `words` that the server raised; by its name where it says one, else by its status."""
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        problem = {}
+    problem = problem if isinstance(problem, dict) else {}
+    kind = words.ERROR_BY_NAME.get(str(problem.get("error"))) or next((e for e in words.ERRORS if e.status == status), words.IgorError)
+    message = str(problem.get("detail") or problem.get("title") or f"the node answered {status}")
+    hint = str(problem.get("hint") or "")
+    retry_after = headers.get("retry-after", "")
+    retry_after_s = int(retry_after) if retry_after.isdigit() else 1
+    if issubclass(kind, words.Invalid):
+        return kind(message, hint=hint, faults=[str(fault) for fault in problem.get("faults") or ()])
+    if issubclass(kind, words.TooMany | words.Unavailable):
+        return kind(message, hint=hint, retry_after_s=retry_after_s)
+    return kind(message, hint=hint)
+
+
+def _lines_of(response: http.client.HTTPResponse) -> Iterator[str]:
+    while True:
+        line = response.readline(LINE_LIMIT_BYTES)
+        if not line.endswith(b"\n"):
+            if line:
+                raise http.client.IncompleteRead(line)
+            return
+        yield line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[Event]:
+    """Server-sent events: fields line by line, an empty line ends one, a line that begins with a colon is a sign of life."""
+    identifier, kind, data = "", "message", list[str]()
+    for line in lines:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                yield Event(identifier, kind, _json_or_text("\n".join(data)))
+            kind, data = "message", []
+        elif name == "id":
+            identifier = value
+        elif name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def segment(text: str) -> str:
+    """One path segment, whatever is in it: `demo/nightly@latest` becomes `demo%2Fnightly%40latest`."""
+    return quote(text, safe="")
+
+
+def with_query(path: str, query: Mapping[str, Any]) -> str:
+    """`None` and `False` are left out, `True` is 1."""
+    given = {name.rstrip("_"): 1 if value is True else value for name, value in query.items() if value is not None and value is not False}
+    return f"{path}?{urlencode(given)}" if given else path

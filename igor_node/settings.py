@@ -1,0 +1,228 @@
+"""The settings of a node: where it keeps its data, where it listens, what it is called, what it can do.
+
+Three places, the later one wins: `D/node.toml`, the environment (`IGOR_LISTEN`, …), the options of `igor-node`. `read_settings` reads and
+checks all of them before anything is started; every fault names its place and what was expected. `igor_node.cli.node` calls it, `igor_node.node`
+gets the result.
+
+    node.toml           environment         option            default
+    listen              IGOR_LISTEN         --listen          127.0.0.1:7946
+    advertise           IGOR_ADVERTISE      --advertise       where it listens
+    name                IGOR_NAME           --name            the name it had, else the host's
+    labels = {k = "v"}  IGOR_LABELS k=v,…   --label k=v       none
+    slots               IGOR_SLOTS          --slots           two a processor, at least 4
+    voters              IGOR_VOTERS         --voters          3
+    auth                IGOR_AUTH           --auth            required
+    log_format          IGOR_LOG_FORMAT     --log-format      text on a terminal, else json
+    log_level           IGOR_LOG_LEVEL      --log-level       info
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from igor_node.words import NAME, Invalid
+
+DEFAULT_LISTEN = "127.0.0.1:7946"
+SLOTS_LIMIT = 10_000  # a typing error, not a machine
+LABELS_LIMIT = 100  # they travel in every Hello and stand in every view of a node
+LABEL_VALUE = re.compile(r"[^\s,=]{0,100}")
+VOTERS = (1, 3, 5, 7)  # an even number costs a machine and tolerates no more losses
+AUTH = ("required", "off")
+LOG_FORMATS = ("text", "json", "auto")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """Checked. `name` None: the one in `D/node.json`, else the host's. `advertise` None: the address it listens on, with the port it got."""
+
+    data_dir: Path
+    listen: str = DEFAULT_LISTEN
+    advertise: str | None = None
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    slots: int = 4
+    voters: int = 3
+    auth: str = "required"
+    log_format: str = "auto"
+    log_level: str = "info"
+
+    @property
+    def listen_host(self) -> str:
+        return split_address(self.listen)[0]
+
+    @property
+    def listen_port(self) -> int:
+        return split_address(self.listen)[1]
+
+
+@dataclass(frozen=True)
+class Join:
+    """`igor-node join`: base URLs of peers, a token of role node. `reset`: what D holds of another cluster may be thrown away."""
+
+    peers: tuple[str, ...]
+    token: str | None = None
+    reset: bool = False
+
+
+def default_slots() -> int:
+    return max(4, 2 * (os.cpu_count() or 1))
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[V6]:PORT`. Raises ValueError that says what was expected."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535 or (":" in host) != host.startswith("["):
+        raise ValueError(f'"{text}" is not an address; expected HOST:PORT, like {DEFAULT_LISTEN}')
+    return host.strip("[]"), int(port)
+
+
+def read_settings(data_dir: Path, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> NodeSettings:
+    """All three places together. `options` holds the settings by their names in node.toml; None means not given. Raises Invalid with all faults."""
+    faults: list[str] = []
+    values: dict[str, Any] = {"slots": default_slots()}
+    for place, given in _places(data_dir, options, environ, faults):
+        for name, value in given.items():
+            check = CHECKS.get(name)
+            if check is None:
+                faults.append(f"{place(name)}: there is no such setting; expected one of {', '.join(sorted(CHECKS))}")
+                continue
+            try:
+                values[name] = check(value)
+            except ValueError as problem:
+                faults.append(f"{place(name)}: {problem}")
+    faults += _outside_loopback(values)
+    if faults:
+        raise Invalid("the node's settings are not valid", faults=faults)
+    return NodeSettings(data_dir=data_dir, **values)
+
+
+def _places(
+    data_dir: Path, options: Mapping[str, Any], environ: Mapping[str, str], faults: list[str]
+) -> list[tuple[Callable[[str], str], Mapping[str, Any]]]:
+    path = data_dir / "node.toml"
+    variables = {name: environ[variable] for name in CHECKS if environ.get(variable := f"IGOR_{name.upper()}")}
+    return [
+        (lambda name: f"{path}: {name}", _read_toml(path, faults)),
+        (lambda name: f"IGOR_{name.upper()}", variables),
+        (lambda name: "--" + ("label" if name == "labels" else name.replace("_", "-")), {n: v for n, v in options.items() if v is not None}),
+    ]
+
+
+def _read_toml(path: Path, faults: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        faults.append(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}")
+        return {}
+
+
+def _outside_loopback(values: Mapping[str, Any]) -> list[str]:
+    """Traffic is not encrypted yet, so it must not leave the machine."""
+    return [
+        f'{name}: "{values[name]}" is not on loopback; this version has no TLS yet and serves 127.0.0.1, [::1] or localhost only'
+        for name in ("listen", "advertise")
+        if values.get(name) and not _is_loopback(split_address(values[name])[0])
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host == "::1" or re.fullmatch(r"127\.\d{1,3}\.\d{1,3}\.\d{1,3}", host) is not None
+
+
+# --- one check a setting: the value as the node uses it, or ValueError
+
+
+def _address(value: Any) -> str:
+    split_address(_text(value))
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a text")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not NAME.fullmatch(_text(value)):
+        raise ValueError(f'"{value}" is not a name; expected up to 100 letters, digits, "-", "_", ".", beginning with a letter or digit')
+    return _text(value)
+
+
+def _labels(value: Any) -> dict[str, str]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, dict):
+        value = dict(_pair(text) for text in value)
+    if len(value) > LABELS_LIMIT:
+        raise ValueError(f"{len(value)} labels are too many; expected at most {LABELS_LIMIT}")
+    return {_name(key): _label_value(key, text) for key, text in value.items()}
+
+
+def _pair(text: Any) -> tuple[str, str]:
+    key, equals, value = str(text).strip().partition("=")
+    if not equals or not key:
+        raise ValueError(f'"{text}" is not a label; expected key=value, like zone=eu')
+    return key, value
+
+
+def _label_value(key: str, value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, dict | list) or not LABEL_VALUE.fullmatch(text):
+        raise ValueError(f'the value of label "{key}" is not allowed; expected up to 100 characters without space, "," and "="')
+    return text
+
+
+def _slots(value: Any) -> int:
+    number = _whole(value)
+    if not 0 <= number <= SLOTS_LIMIT:
+        raise ValueError(f"{number} slots are not possible; expected 0 (runs nothing) to {SLOTS_LIMIT}")
+    return number
+
+
+def _voters(value: Any) -> int:
+    number = _whole(value)
+    if number not in VOTERS:
+        raise ValueError(f"{number} voters are not possible; expected {_either(VOTERS)}")
+    return number
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,9}", str(value)):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is not possible; expected {_either(choices)}")
+        return str(value)
+
+    return check
+
+
+def _either(choices: tuple[Any, ...]) -> str:
+    return ", ".join(str(choice) for choice in choices[:-1]) + f" or {choices[-1]}"
+
+
+CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "listen": _address,
+    "advertise": _address,
+    "name": _name,
+    "labels": _labels,
+    "slots": _slots,
+    "voters": _voters,
+    "auth": _one_of(AUTH),
+    "log_format": _one_of(LOG_FORMATS),
+    "log_level": _one_of(LOG_LEVELS),
+}
