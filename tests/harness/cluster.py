@@ -1,7 +1,7 @@
 """A real cluster on this machine: real `igor-node` processes on loopback, ports chosen by the OS, everything gone at the end.
 
-Used by the cluster tests, the browser tests, `make demo`, `make demo-check` and the benchmarks. A `Node` is one data directory and at most one running
-process; a `Cluster` is the nodes together, with a client for the API (`api`) and the command line (`igor`). Ending is thorough: whatever carries
+Used by the cluster tests, the browser tests, `make demo`, `make demo-check` and the benchmarks. A `Node` is one data directory and at most one
+running process; a `Cluster` is the nodes together, with a client for the API (`api`) and the command line (`igor`). Ending is thorough: whatever carries
 the mark of a node (its pre-loaded process, its wrappers, their commands) is killed when the cluster closes, also after a failure.
 """
 
