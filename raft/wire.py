@@ -1,0 +1,276 @@
+"""The bytes between nodes: frames, their limits, and the hello in which two nodes prove to each other that they hold the cluster's key.
+
+Sans I/O: bytes in, bytes out; `pump.py` and `snapshot.py` own the sockets. A connection is simplex: whoever opened it sends, the other side only
+answers the hello. It begins with the eight bytes of MAGIC, by which the acceptor of the one port knows it from HTTP, then
+
+    length u32 (of what follows) | version u8 | MessagePack
+
+in both directions. The hello, before which nothing else is read and frames are at most 4 KiB:
+
+    dialler   Hello      cluster, its id, whom it wants, what for, a nonce
+    answerer  Challenge  a nonce of its own, and the proof that it holds the key; or Refused with the reason, and the end
+    dialler   Proof      that it holds the key too; messages follow at once
+
+A proof is HMAC-SHA256 with the cluster's key over both nonces, both ids, cluster, purpose and the side, so it can be neither replayed nor
+reflected. The link itself is neither secret nor sealed here: off loopback it runs inside TLS.
+
+    WireError        the other side does not speak as it should; the connection is closed
+    └── Refusal      the two do not belong together (cluster, id, key, version); the text is for the log
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from raft.interface import NodeId
+
+MAGIC = b"IGORAFT\x01"
+VERSION = 1  # of the frames and of what is in them
+HELLO_LIMIT_BYTES = 4 * 1024  # before the other side has proved anything
+FRAME_LIMIT_BYTES = 4 * 1024 * 1024  # above the largest append: one entry of 1 MiB, or a batch
+QUEUE_LIMIT_BYTES = 16 * 1024 * 1024  # a peer further behind is disconnected, and catches up by walking back
+NONCE_BYTES = 32
+BUFFERS_PER_SEND = 64  # well under IOV_MAX
+
+_HEAD = struct.Struct(">IB")
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class WireError(Exception):
+    pass
+
+
+class Refusal(WireError):
+    pass
+
+
+class Purpose(StrEnum):
+    MESSAGES = "messages"
+    SNAPSHOT = "snapshot"
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    cluster: str
+    sender: NodeId
+    wanted: NodeId
+    purpose: str
+    nonce: bytes
+
+
+class Challenge(msgspec.Struct, frozen=True, tag="challenge"):
+    nonce: bytes
+    proof: bytes
+
+
+class Proof(msgspec.Struct, frozen=True, tag="proof"):
+    proof: bytes
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    reason: str
+
+
+_HELLO = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Refused)
+
+
+def frame(value: Any) -> bytes:
+    """The frame of one value (a struct, or anything msgspec encodes)."""
+    buffer = bytearray(_HEAD.size)
+    _ENCODER.encode_into(value, buffer, _HEAD.size)
+    _HEAD.pack_into(buffer, 0, len(buffer) - _HEAD.size + 1, VERSION)
+    return bytes(buffer)
+
+
+class Frames:
+    """Cuts a stream of bytes into the bodies of frames. `limit` may be raised when the other side is known."""
+
+    def __init__(self, limit: int = HELLO_LIMIT_BYTES) -> None:
+        self.limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def next(self) -> bytes | None:
+        """The next whole body; None until more bytes come. A length above the limit is an error before its bytes are awaited."""
+        buffer = self._buffer
+        if len(buffer) < _HEAD.size:
+            return None
+        length, version = _HEAD.unpack_from(buffer)
+        if version != VERSION:
+            raise Refusal(f"it speaks version {version} of the wire, this node speaks {VERSION}")
+        if not 1 < length <= self.limit:
+            raise WireError(f"a frame of {length} bytes; the limit is {self.limit}")
+        end = _HEAD.size - 1 + length
+        if len(buffer) < end:
+            return None
+        body = bytes(buffer[_HEAD.size : end])
+        del buffer[:end]
+        return body
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Every whole body that is there; bytes of the last, unfinished one stay. One cut of the buffer for all of them."""
+        buffer, start, limit = self._buffer, 0, self.limit
+        try:
+            while len(buffer) - start >= _HEAD.size:
+                length, version = _HEAD.unpack_from(buffer, start)
+                if version != VERSION or not 1 < length <= limit:
+                    del buffer[:start]
+                    start = 0
+                    self.next()  # says what is wrong
+                end = start + _HEAD.size - 1 + length
+                if len(buffer) < end:
+                    return
+                body = bytes(memoryview(buffer)[start + _HEAD.size : end])
+                start = end
+                yield body
+        finally:
+            del buffer[:start]
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """Who this node is, and the key that says it belongs here."""
+
+    cluster: str
+    node: NodeId
+    key: bytes
+
+    def prove(self, side: str, hello: Hello, nonce: bytes) -> bytes:
+        said = [side, VERSION, hello.cluster, hello.purpose, hello.sender, hello.wanted, hello.nonce, nonce]
+        return hmac.digest(self.key, msgspec.msgpack.encode(said), "sha256")
+
+
+class Dialling:
+    """The side that opened the connection: send `opening`, give it each body, send what it gives back; `done` when that holds the proof."""
+
+    def __init__(self, own: Credentials, wanted: NodeId, purpose: Purpose, chance: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._own = own
+        self._hello = Hello(own.cluster, own.node, wanted, purpose, chance(NONCE_BYTES))
+        self.opening = MAGIC + frame(self._hello)
+        self.done = False
+
+    def receive(self, body: bytes) -> bytes:
+        said = _decode_hello(body)
+        if isinstance(said, Refused):
+            raise Refusal(f"{self._hello.wanted} refuses: {said.reason[:200]}")
+        if not isinstance(said, Challenge):
+            raise WireError(f"a {type(said).__name__} where a Challenge was due")
+        if not hmac.compare_digest(said.proof, self._own.prove("answerer", self._hello, said.nonce)):
+            raise Refusal(f"the node at the address of {self._hello.wanted} does not hold this cluster's key")
+        self.done = True
+        return frame(Proof(self._own.prove("dialler", self._hello, said.nonce)))
+
+
+class Answering:
+    """The side that accepted: MAGIC is already read. After `done`, `sender` and `purpose` can be believed.
+
+    A Refusal carries in `answer` the frame to send before closing.
+    """
+
+    def __init__(self, own: Credentials, chance: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._own = own
+        self._nonce = chance(NONCE_BYTES)
+        self._hello: Hello | None = None
+        self.answer = b""
+        self.done = False
+
+    @property
+    def sender(self) -> NodeId:
+        assert self._hello is not None and self.done
+        return self._hello.sender
+
+    @property
+    def purpose(self) -> str:
+        assert self._hello is not None and self.done
+        return self._hello.purpose
+
+    def receive(self, body: bytes) -> bytes:
+        said = _decode_hello(body)
+        if self._hello is None and isinstance(said, Hello):
+            return self._challenge(said)
+        if self._hello is not None and isinstance(said, Proof):
+            if not hmac.compare_digest(said.proof, self._own.prove("dialler", self._hello, self._nonce)):
+                raise self._refuse("it does not hold this cluster's key")
+            self.done = True
+            return b""
+        raise WireError(f"a {type(said).__name__} out of turn")
+
+    def _challenge(self, hello: Hello) -> bytes:
+        own = self._own
+        if hello.cluster != own.cluster:
+            raise self._refuse(f"this node belongs to cluster {own.cluster}, not to {hello.cluster[:100]}")
+        if hello.wanted != own.node:
+            raise self._refuse(f"this is node {own.node}, not {hello.wanted[:100]}")
+        if hello.sender == own.node:
+            raise self._refuse(f"both sides call themselves {own.node}: a data directory was copied")
+        if hello.purpose not in list(Purpose):
+            raise self._refuse(f"a connection for {hello.purpose[:100]!r} is not known here")
+        if len(hello.nonce) != NONCE_BYTES:
+            raise self._refuse("a nonce of the wrong length")
+        self._hello = hello
+        return frame(Challenge(self._nonce, own.prove("answerer", hello, self._nonce)))
+
+    def _refuse(self, reason: str) -> Refusal:
+        self.answer = frame(Refused(reason))
+        return Refusal(reason)
+
+
+def _decode_hello(body: bytes) -> Hello | Challenge | Proof | Refused:
+    try:
+        said: Hello | Challenge | Proof | Refused = _HELLO.decode(body)
+    except msgspec.DecodeError as problem:
+        raise WireError(f"not a hello: {problem}") from None
+    return said
+
+
+class SendQueue:
+    """Frames that wait for a non-blocking socket, at most QUEUE_LIMIT_BYTES of them."""
+
+    def __init__(self, limit: int = QUEUE_LIMIT_BYTES) -> None:
+        self._limit = limit
+        self._parts: deque[bytes | memoryview] = deque()
+        self.bytes = 0
+
+    def push(self, data: bytes) -> bool:
+        """False when that is more than the peer may be behind: disconnect it."""
+        if self.bytes + len(data) > self._limit:
+            return False
+        self._parts.append(data)
+        self.bytes += len(data)
+        return True
+
+    def flush(self, sock: socket.socket) -> bool:
+        """Sends what the socket takes; True when nothing is left. OSError when the connection is gone."""
+        parts = self._parts
+        while parts:
+            try:
+                if len(parts) == 1:
+                    sent = sock.send(parts[0])
+                else:
+                    sent = sock.sendmsg([parts[position] for position in range(min(len(parts), BUFFERS_PER_SEND))])
+            except (BlockingIOError, InterruptedError):
+                return False
+            self._drop(sent)
+        return True
+
+    def _drop(self, sent: int) -> None:
+        self.bytes -= sent
+        parts = self._parts
+        while sent:
+            part = parts.popleft()
+            if sent < len(part):
+                parts.appendleft(memoryview(part)[sent:])
+                return
+            sent -= len(part)
