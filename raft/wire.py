@@ -7,12 +7,13 @@ answers the hello. It begins with the eight bytes of MAGIC, by which the accepto
 
 in both directions. The hello, before which nothing else is read and frames are at most 4 KiB:
 
-    dialler   Hello      cluster, its id, whom it wants, what for, a nonce
+    dialler   Hello      cluster, its id and address, whom it wants, what for, a nonce
     answerer  Challenge  a nonce of its own, and the proof that it holds the key; or Refused with the reason, and the end
     dialler   Proof      that it holds the key too; messages follow at once
 
-A proof is HMAC-SHA256 with the cluster's key over both nonces, both ids, cluster, purpose and the side, so it can be neither replayed nor
-reflected. The link itself is neither secret nor sealed here: off loopback it runs inside TLS.
+A proof is HMAC-SHA256 with the cluster's key over everything in the hello, both nonces and the side, so it can be neither replayed nor reflected.
+The address lets the answerer dial back: a joiner knows nobody, and a node that comes back on another port is found again.
+ The link itself is neither secret nor sealed here: off loopback it runs inside TLS.
 
     WireError        the other side does not speak as it should; the connection is closed
     └── Refusal      the two do not belong together (cluster, id, key, version); the text is for the log
@@ -61,6 +62,7 @@ class Purpose(StrEnum):
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     cluster: str
     sender: NodeId
+    address: str  # where the sender listens, HOST:PORT
     wanted: NodeId
     purpose: str
     nonce: bytes
@@ -141,15 +143,15 @@ class Frames:
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """Who this node is, and the key that says it belongs here."""
+    """Who this node is, where others reach it, and the key that says it belongs here."""
 
     cluster: str
     node: NodeId
+    address: str
     key: bytes
 
     def prove(self, side: str, hello: Hello, nonce: bytes) -> bytes:
-        said = [side, VERSION, hello.cluster, hello.purpose, hello.sender, hello.wanted, hello.nonce, nonce]
-        return hmac.digest(self.key, msgspec.msgpack.encode(said), "sha256")
+        return hmac.digest(self.key, _ENCODER.encode([side, VERSION, hello, nonce]), "sha256")
 
 
 class Dialling:
@@ -157,7 +159,7 @@ class Dialling:
 
     def __init__(self, own: Credentials, wanted: NodeId, purpose: Purpose, chance: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._own = own
-        self._hello = Hello(own.cluster, own.node, wanted, purpose, chance(NONCE_BYTES))
+        self._hello = Hello(own.cluster, own.node, own.address, wanted, purpose, chance(NONCE_BYTES))
         self.opening = MAGIC + frame(self._hello)
         self.done = False
 
@@ -174,7 +176,7 @@ class Dialling:
 
 
 class Answering:
-    """The side that accepted: MAGIC is already read. After `done`, `sender` and `purpose` can be believed.
+    """The side that accepted: MAGIC is already read. After `done` the other side's `hello` can be believed.
 
     A Refusal carries in `answer` the frame to send before closing.
     """
@@ -187,14 +189,9 @@ class Answering:
         self.done = False
 
     @property
-    def sender(self) -> NodeId:
+    def hello(self) -> Hello:
         assert self._hello is not None and self.done
-        return self._hello.sender
-
-    @property
-    def purpose(self) -> str:
-        assert self._hello is not None and self.done
-        return self._hello.purpose
+        return self._hello
 
     def receive(self, body: bytes) -> bytes:
         said = _decode_hello(body)
