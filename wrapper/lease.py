@@ -1,0 +1,152 @@
+"""The lease of one attempt, as its wrapper counts it, and the wrapper's own renewal while the node is silent.
+
+Time counts from the *sending* of what renewed it, on CLOCK_BOOTTIME; the leader counts from the arrival, so it always waits longer. For half of
+the lease the wrapper does nothing. Then it looks at the node's lease file; where that is no younger it asks the voters itself, from a short-lived
+child process: names are resolved and connections time out there, while the wrapper goes on reading output, and the child's memory goes with it.
+An end is an end: once the lease was found over, nothing renews it any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+from wrapper import linux, protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NEVER = 1 << 62  # on CLOCK_BOOTTIME
+ASK_TIMEOUT_S = 2.0  # one voter
+ASK_LIMIT_S = 15  # all of them; the child ends itself then
+ASK_AGAIN_SHARE = 20  # after a refusal: a twentieth of the lease later,
+ASK_AGAIN_LIMITS_NS = (200_000_000, 10_000_000_000)  # but within these
+
+
+class LeaseWatch:
+    def __init__(self, spec: dict[str, Any], boot_id: str, lease_path: str, parent_pid: int) -> None:
+        self.spec = spec
+        self.lease_ns: int = spec["lease_ns"]
+        self.binding = spec["on_node_loss"] == "rerun"  # else the command goes on without a lease, only the renewals go on
+        self.boot_id = boot_id
+        self.lease_path = lease_path
+        self.parent_pid = parent_pid
+        same_boot = spec["boot_id"] == boot_id
+        self.from_boot_ns: int = spec["lease_from_boot_ns"] if same_boot else -self.lease_ns
+        self.clock_ns: int = spec["clock_ns"]
+        self.clock_good = same_boot
+        self.over_for_good = False
+        self.ask_at_boot_ns = 0
+        self.asker_fd = -1  # of the child that asks now, -1 if none does
+        self.asked_at_boot_ns = 0
+        self.askers: set[int] = set()  # pids of asking children that have not been reaped
+        self.look(protocol.boot_ns())
+
+    @property
+    def end_boot_ns(self) -> int:
+        return self.from_boot_ns + self.lease_ns
+
+    def over(self, now: int) -> bool:
+        """Whether nothing may run any more. Looks again first, so that a wrapper that was stopped or starved is not wrong by itself."""
+        if self.binding and now >= self.end_boot_ns and not self.over_for_good:
+            self.look(now)
+            self.over_for_good = now >= self.end_boot_ns
+        return self.over_for_good
+
+    def look(self, now: int) -> None:
+        """Read the node's lease file."""
+        lease = protocol.read_lease(self.lease_path)
+        if lease is None or lease.boot_id != self.boot_id:
+            return
+        self.clock_ns, self.clock_good = lease.clock_ns, True
+        if not self.binding or lease.renews(self.lease_ns, self.from_boot_ns, now):
+            self.from_boot_ns = max(self.from_boot_ns, lease.renewed_boot_ns)
+
+    def next_look(self) -> int:
+        """When `tend` is to be called."""
+        if self.over_for_good:
+            return NEVER
+        end = self.end_boot_ns if self.binding else NEVER
+        return end if self.asker_fd >= 0 else min(max(self.from_boot_ns + self.lease_ns // 2, self.ask_at_boot_ns), end)
+
+    def tend(self, now: int) -> None:
+        if now < self.next_look():
+            return
+        self.look(now)
+        if now >= self.next_look() and self.asker_fd < 0 and self.spec["renew_addresses"] and not self.over(now):
+            self._ask(now)
+        least, most = ASK_AGAIN_LIMITS_NS
+        self.ask_at_boot_ns = now + min(max(self.lease_ns // ASK_AGAIN_SHARE, least), most)
+
+    def _ask(self, now: int) -> None:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        pid = os.fork()
+        if pid == 0:
+            _asker(self.spec, write_end, self.parent_pid)
+        os.close(write_end)
+        self.askers.add(pid)
+        self.asker_fd, self.asked_at_boot_ns = read_end, now
+
+    def answered(self, now: int) -> bool:
+        """The asking child wrote or ended. True when its descriptor is no longer to be watched."""
+        try:
+            data = os.read(self.asker_fd, 1)
+        except BlockingIOError:
+            return False
+        os.close(self.asker_fd)
+        self.asker_fd = -1
+        if data == b"1" and (now < self.end_boot_ns or not self.binding):
+            self.from_boot_ns = max(self.from_boot_ns, self.asked_at_boot_ns)
+        return True
+
+
+# --- in the child
+
+
+def _asker(spec: dict[str, Any], answer_fd: int, parent_pid: int) -> None:
+    """Never returns."""
+    try:
+        linux.die_with_parent(signal.SIGKILL)
+        for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        signal.alarm(ASK_LIMIT_S)
+        if os.getppid() == parent_pid:
+            os.write(answer_fd, b"1" if ask_voters(spec) else b"0")
+    finally:
+        os._exit(0)
+
+
+def ask_voters(spec: dict[str, Any]) -> bool:
+    addresses = spec["renew_addresses"]
+    answers: list[dict[str, Any]] = []
+    for address in addresses:
+        try:
+            answers.append(_ask_one(address, spec["attempt"], spec["renew_token"]))
+        except (OSError, ValueError):
+            continue  # dead, or not a node: the others decide
+        if protocol.renewed_by(answers, len(addresses)):
+            return True
+    return False
+
+
+def _ask_one(address: str, attempt: str, token: str) -> dict[str, Any]:
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection  # only here: wrappers never pay for it
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address)
+    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = connect(parts.hostname or "", parts.port, timeout=ASK_TIMEOUT_S)
+    try:
+        path = parts.path.rstrip("/") + protocol.RENEW_PATH.format(attempt=attempt)
+        connection.request("POST", path, body=b"{}", headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read(1 << 16))
+    except HTTPException as problem:
+        raise ValueError(str(problem)) from problem
+    finally:
+        connection.close()
+    if not isinstance(answer, dict):
+        raise ValueError("the answer is no object")
+    return answer
