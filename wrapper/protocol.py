@@ -6,7 +6,7 @@ pre-loaded process has anyway (`typing` alone would cost every wrapper's page ta
 
     ROOT/                       <data directory>/attempts, mode 0700
         lease                   one line, rewritten by the node at every answered heartbeat: `Lease`
-        wake                    datagram socket of the node: the name of an attempt whose event file has grown
+        wake                    named pipe, read by the node: a line with the name of each attempt whose event file has grown
         open/ATTEMPT/           made by `mkdir`, which is exclusive: an assignment delivered twice starts once
             spec.json           what to run: `SPEC_FIELDS`; written once by the node, before any wrapper exists
             lock                held (fcntl) by the wrapper as long as it lives; its holder alone writes the files below

@@ -25,7 +25,6 @@ from wrapper.output import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Any
 
 READ_BYTES = 1 << 16  # the size of a pipe
@@ -58,7 +57,7 @@ class Outcome:
         return event
 
 
-def main(attempt: str, boot_id: str, wake: socket.socket) -> None:
+def main(attempt: str, boot_id: str) -> None:
     """In a fresh fork of the pre-loaded process, whose working directory is ROOT."""
     os.setsid()
     os.chdir(f"{protocol.OPEN}/{attempt}")
@@ -74,8 +73,8 @@ def main(attempt: str, boot_id: str, wake: socket.socket) -> None:
     if spec is None:
         _without_spec(events)
     else:
-        Wrapper(attempt, spec, events, boot_id, wake).live()
-    _tell(wake, attempt)
+        Wrapper(attempt, spec, events, boot_id).live()
+    _tell(attempt)
 
 
 def _without_spec(events: protocol.EventFile) -> None:
@@ -85,16 +84,23 @@ def _without_spec(events: protocol.EventFile) -> None:
         events.append(outcome.event("ended", time.time_ns()), sync=True)
 
 
-def _tell(wake: socket.socket, attempt: str) -> None:
+def _tell(attempt: str) -> None:
+    """Wake the node. A pipe and not a datagram socket: those hold ten messages by default, this one hundreds."""
     try:
-        wake.sendto(attempt.encode(), f"../../{protocol.WAKE}")
+        fd = os.open(f"../../{protocol.WAKE}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        pass  # the node is down or busy: it reads the file when it can
+        return  # the node is down: it reads the file when it is back
+    try:
+        os.write(fd, attempt.encode() + b"\n")
+    except OSError:
+        pass  # the node is busy: it looks at all files every now and then
+    finally:
+        os.close(fd)
 
 
 class Wrapper:
-    def __init__(self, attempt: str, spec: dict[str, Any], events: protocol.EventFile, boot_id: str, wake: socket.socket) -> None:
-        self.attempt, self.spec, self.events, self.wake = attempt, spec, events, wake
+    def __init__(self, attempt: str, spec: dict[str, Any], events: protocol.EventFile, boot_id: str) -> None:
+        self.attempt, self.spec, self.events = attempt, spec, events
         self.pid = os.getpid()
         self.lease = LeaseWatch(spec, boot_id, f"../../{protocol.LEASE}", self.pid)
         self.other_boot = spec["boot_id"] != boot_id
@@ -249,7 +255,7 @@ class Wrapper:
             self._start(try_n)
         except OSError as problem:  # no process, descriptor or memory left
             return Outcome("failed", f"cannot start: {problem.strerror}")
-        _tell(self.wake, self.attempt)
+        _tell(self.attempt)
         outcome = self._watch(begin)
         outcome.duration_ns = protocol.boot_ns() - begin
         left = self._clear_up()
@@ -478,7 +484,7 @@ class Wrapper:
             except OSError:
                 time.sleep(DISK_PAUSE_S)
         if events[-1]["kind"] != "try_started":  # a start is told after the fork: the command comes first
-            _tell(self.wake, self.attempt)
+            _tell(self.attempt)
 
 
 LEASE_OVER = "its lease ran out"

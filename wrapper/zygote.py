@@ -15,7 +15,6 @@ import gc
 import os
 import select
 import signal
-import socket
 import sys
 import traceback
 
@@ -29,7 +28,6 @@ class Zygote:
     def __init__(self, control: int) -> None:
         self.control = control
         self.boot_id = protocol.read_boot_id()
-        self.wake = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.wrappers: dict[int, str] = {}
         self.signals, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -77,7 +75,7 @@ class Zygote:
         try:
             os.close(self.control)
             os.close(self.signals)
-            run.main(name, self.boot_id, self.wake)
+            run.main(name, self.boot_id)
             status = 0
         except BaseException:
             sys.stderr.write(f"wrapper of {name}:\n{traceback.format_exc()}")
