@@ -1,2 +1,1 @@
-"""Both command lines: `igor` (a client of the API) and `igor-node`.
-"""
+"""Both command lines: `igor` (a client of the API) and `igor-node`."""

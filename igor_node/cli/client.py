@@ -25,10 +25,11 @@ from igor_node import words
 
 CONNECT_TIMEOUT_S = 2.0  # a machine that is gone answers nothing at all: do not wait for it longer than for a failover
 ANSWER_TIMEOUT_S = 15.0  # a node without a quorum answers 503 within 5 s; three times that is a hung node
-STREAM_SILENCE_S = 30.0  # streams carry a sign of life every 10 s
+STREAM_SILENCE_S = 40.0  # a quiet stream carries a sign of life every 15 s
 PATIENCE_S = 6.0  # how long "no leader yet" is waited for: three failovers
 UNREACHABLE_PATIENCE_S = 1.0  # all refuse the connection: a node that is just starting is given this long
 PAUSE_S = 0.2  # between two rounds through the nodes
+LONGEST_PAUSE_S = 0.5  # whatever Retry-After says: an election may be over sooner
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024  # an answer larger than this is not one of ours
 LINE_LIMIT_BYTES = 4 * 1024 * 1024  # of a stream
 REPEATABLE = frozenset({"GET", "HEAD"})
@@ -56,13 +57,15 @@ class Event:
 
 @dataclass
 class Client:
-    """One cluster as a command sees it. `notice` gets words for people about nodes that were passed over."""
+    """One cluster as a command sees it. `notice` gets words for people about nodes that were passed over, `on_write` the index of each write,
+    `on_age` how old an answer is that a node without a quorum gave."""
 
     addresses: Sequence[str]
     token: str | None = None
     index: int | None = None
     notice: Callable[[str], None] = lambda text: None
     on_write: Callable[[int], None] = lambda index: None
+    on_age: Callable[[float], None] = lambda age_s: None
     patience_s: float = PATIENCE_S
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     _connections: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
@@ -87,12 +90,14 @@ class Client:
         sent = self._headers(headers, payload)
         return self._first_answer(method, sent, lambda address: self._exchange(address, method, path, payload, sent))
 
-    def lines(self, path: str, query: dict[str, Any], position: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def lines(
+        self, path: str, query: dict[str, Any], position: Callable[[dict[str, Any]], dict[str, Any]], deadline: float | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The objects of an NDJSON stream up to and with the one that says `complete`. A stream that ends before it is broken and goes on at
-        the next node; `position` turns the last object into the query values from which to go on."""
+        the next node; `position` turns the last object into the query values from which to go on. Raises PastDeadline."""
         while True:
             try:
-                for line in self._stream(with_query(path, query), {}):
+                for line in self._stream(with_query(path, query), {}, deadline):
                     if line:
                         item = json.loads(line)
                         query = {**query, **position(item)}
@@ -160,7 +165,7 @@ class Client:
                 failures.append(f"{address}: {_said(problem)}")
                 self.notice(failures[-1])
         if spoken is not None:
-            return spoken, True, max(PAUSE_S, min(1.0, float(spoken.retry_after_s)))
+            return spoken, True, max(PAUSE_S, min(LONGEST_PAUSE_S, spoken.retry_after_s))
         return _nobody(failures), False, PAUSE_S
 
     def _exchange(self, address: str, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]) -> Answer:
@@ -175,6 +180,8 @@ class Client:
         received = {name.lower(): value for name, value in response.getheaders()}
         if response.status >= 400:
             raise error_of(response.status, body, received)
+        if (age_s := _seconds(received.get("igor-age"))) > 0:
+            self.on_age(age_s)
         return Answer(response.status, _decode(body, received), received, address)
 
     def _ask(self, address: str, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]) -> http.client.HTTPResponse:
@@ -221,8 +228,8 @@ class Client:
 
     # --- streams
 
-    def _stream(self, path: str, headers: Mapping[str, str]) -> Iterator[str]:
-        """The lines of a stream, from the first node that opens it. Breaks raise; an end in order returns."""
+    def _stream(self, path: str, headers: Mapping[str, str], deadline: float | None = None) -> Iterator[str]:
+        """The lines of a stream, from the first node that opens it. Breaks raise; an end in order returns. `deadline` is monotonic."""
         sent = self._headers({**headers, "Accept": "*/*"}, None)
         opened: list[http.client.HTTPResponse] = []
 
@@ -238,9 +245,8 @@ class Client:
         answer = self._first_answer("GET", sent, open_at)
         connection = self._connections.pop(answer.node)
         try:
-            if connection.sock is not None:
-                connection.sock.settimeout(STREAM_SILENCE_S)
-            yield from _lines_of(opened[0])
+            while (line := _line_of(opened[0], connection, deadline)) is not None:
+                yield line
         finally:
             opened[0].close()
             connection.close()
@@ -253,6 +259,10 @@ class Client:
 
 class NotSent(Exception):
     """No connection: whatever was asked for has surely not been done."""
+
+
+class PastDeadline(Exception):
+    """A stream was followed for as long as the caller wanted to."""
 
 
 def _may_repeat(method: str, headers: Mapping[str, str]) -> bool:
@@ -274,6 +284,13 @@ def _said(problem: BaseException) -> str:
     return "the connection was closed" if isinstance(problem, http.client.HTTPException) else str(problem)
 
 
+def _seconds(text: str | None) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0
+
+
 def _decode(body: bytes, headers: Mapping[str, str]) -> Any:
     if not body:
         return None
@@ -286,13 +303,14 @@ def _decode(body: bytes, headers: Mapping[str, str]) -> Any:
 
 
 def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> words.IgorError:
-    """A refusal as the error of `words` that the server raised; by its name where it says one, else by its status."""
+    """A refusal as the error of `words` that the server raised: by the name in which its `type` ends, else by its status."""
     try:
         problem = json.loads(body)
     except ValueError:
         problem = {}
     problem = problem if isinstance(problem, dict) else {}
-    kind = words.ERROR_BY_NAME.get(str(problem.get("error"))) or next((e for e in words.ERRORS if e.status == status), words.IgorError)
+    name = str(problem.get("type", "")).rpartition(":")[2]
+    kind = words.ERROR_BY_NAME.get(name) or next((error for error in words.ERRORS if error.status == status), words.IgorError)
     message = str(problem.get("detail") or problem.get("title") or f"the node answered {status}")
     hint = str(problem.get("hint") or "")
     retry_after = headers.get("retry-after", "")
@@ -304,14 +322,22 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> words.Igor
     return kind(message, hint=hint)
 
 
-def _lines_of(response: http.client.HTTPResponse) -> Iterator[str]:
-    while True:
+def _line_of(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, deadline: float | None) -> str | None:
+    """The next line, None at the end in order. Raises PastDeadline, or what says that the stream broke."""
+    patience_s = STREAM_SILENCE_S if deadline is None else min(STREAM_SILENCE_S, deadline - time.monotonic())
+    if patience_s <= 0:
+        raise PastDeadline
+    if connection.sock is not None:
+        connection.sock.settimeout(patience_s)
+    try:
         line = response.readline(LINE_LIMIT_BYTES)
-        if not line.endswith(b"\n"):
-            if line:
-                raise http.client.IncompleteRead(line)
-            return
-        yield line.decode("utf-8", "replace").rstrip("\r\n")
+    except TimeoutError:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise PastDeadline from None
+        raise
+    if line and not line.endswith(b"\n"):
+        raise http.client.IncompleteRead(line)
+    return line.decode("utf-8", "replace").rstrip("\r\n") if line else None
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[Event]:

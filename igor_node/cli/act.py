@@ -1,0 +1,88 @@
+"""Commands that make something happen to runs: `run`, `cancel`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from igor_node import words
+from igor_node.cli import follow, output
+from igor_node.cli.client import segment
+from igor_node.cli.command import Command
+from igor_node.cli.session import Session
+from igor_node.cli.times import SpanSeconds
+
+WAIT_EXITS = "0 succeeded, 10 failed, 11 timed out, 12 cancelled, 13 lost, 14 skipped or missed; 8 if --timeout ran out first"
+
+
+@click.command(
+    "run",
+    cls=Command,
+    examples=["igor run nightly-report", "igor run nightly-report -p day=2026-11-24 --wait", "igor run nightly-report --follow --timeout 10m"],
+)
+@click.argument("name", metavar="JOB")
+@click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="A value for a param of the job; may be given several times.")
+@click.option("--now", is_flag=True, help="Start beside an earlier run that has not ended, whatever the job's overlap policy.")
+@click.option("--wait", is_flag=True, help=f"Wait for the end; exit code {WAIT_EXITS}.")
+@click.option("--follow", "following", is_flag=True, help="Print the output as it comes, then as --wait.")
+@click.option("--timeout", "timeout_s", type=SpanSeconds(), metavar="SPAN", help="With --wait or --follow: stop waiting after SPAN. The run goes on.")
+@click.option("--key", metavar="IDEMPOTENCY", help="The same key within 24 h gives the same run, never a second one.")
+@click.pass_obj
+def run(
+    session: Session, name: str, params: tuple[str, ...], now: bool, wait: bool, following: bool, timeout_s: float | None, key: str | None
+) -> int:
+    """Run a job on demand and print the run's id."""
+    body: dict[str, Any] = {"params": dict(_param(text) for text in params)}
+    if now:
+        body["now"] = True
+    deadline = follow.deadline_in(timeout_s)
+    answer = session.client.write("POST", f"/v1/jobs/{segment(name)}/runs", body, key=key or words.new_id(words.wall_now()))
+    made = answer.value
+    session.say(f"run {made['id']} of {made['job']} is {made['state']}" + (" (made earlier with this key)" if answer.status == 200 else ""))
+    if following:
+        return _follow(session, made, deadline)
+    if wait:
+        if not session.structured:
+            _print_made(session, made)
+        ended = follow.wait_for_end(session.client, made, deadline, lambda newer: None)
+        if session.structured:
+            _print_made(session, ended)
+        follow.tell_end(session, ended)
+        return follow.exit_code_of(ended)
+    _print_made(session, made)
+    return 0
+
+
+def _print_made(session: Session, made: dict[str, Any]) -> None:
+    session.thing(made, [made["id"]], name="id")
+
+
+def _follow(session: Session, made: dict[str, Any], deadline: float | None) -> int:
+    follow.print_log(session, follow.log_stream(session.client, made["id"], {}, deadline))
+    ended = follow.wait_for_end(session.client, made, deadline, lambda newer: None)
+    if session.structured:
+        click.echo(output.compact(ended))
+    follow.tell_end(session, ended)
+    return follow.exit_code_of(ended)
+
+
+def _param(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f'-p "{text}": expected NAME=VALUE')
+    return name, value
+
+
+@click.command("cancel", cls=Command, examples=["igor cancel nightly-report@latest -m 'wrong day'"])
+@click.argument("reference", metavar="RUN")
+@click.option("-m", "--message", "reason", default="", metavar="WHY", help="Why, kept with the run.")
+@click.pass_obj
+def cancel(session: Session, reference: str, reason: str) -> None:
+    """End a run: TERM, and after the job's grace KILL, for all it started. The run is cancelled once its command has ended."""
+    client = session.client
+    found = client.get(follow.run_path(reference))  # so that the question, and a retry, mean this very run
+    session.confirm(f"cancel run {found['id']} of {found['job']}, now {found['state']}?")
+    answer = client.write("POST", f"{follow.run_path(found['id'])}/cancel", {"reason": reason}).value or found
+    _print_made(session, answer)
+    session.say(f"run {found['id']} of {found['job']} is being cancelled" if answer["state"] not in words.RUN_ENDS else follow.end_text(answer))

@@ -1,0 +1,248 @@
+"""`igor-node`: starts a node, joins one to a cluster, takes one out, checks one.
+
+Settings are read and checked here (`igor_node.settings`); only `start` and `join` then load `igor_node.node`, which knows all the parts. `leave` and
+`check` are small clients of a node that runs. Whatever stops a node from starting is one line on standard error and an exit code:
+0 asked to stop, 1 failed, 2 usage, 3 data directory damaged or in use, 4 refused by the cluster.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from igor_node import words
+from igor_node.cli import command
+from igor_node.cli.client import Client, segment
+from igor_node.cli.target import default_data_dir, normal_address, read_token_file
+from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, Join, read_settings
+
+CHECK_TIMEOUT_S = 5.0
+OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+VERDICTS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+CLOCK_ERROR_WARNING_S = 1.0  # a leader's clock that is further off stops scheduling
+
+
+def data_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--data-dir", envvar="IGOR_DATA_DIR", type=click.Path(path_type=Path), metavar="D", help="Where the node keeps all it has [IGOR_DATA_DIR]."
+    )(function)
+
+
+def node_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `start`, which `join` has too; each is a setting of `igor_node.settings` under its own name."""
+    for option in reversed(
+        (
+            data_dir_option,
+            click.option("--listen", metavar="HOST:PORT", help="Where to listen, 127.0.0.1:7946 without it; port 0 picks one."),
+            click.option("--advertise", metavar="HOST:PORT", help="The address that other nodes are told, if it is another one."),
+            click.option("--name", metavar="N", help="The node's name, the host's without it."),
+            click.option("--label", "labels", multiple=True, metavar="K=V", help="A property that jobs may ask for; may be given several times."),
+            click.option("--slots", type=int, metavar="N", help="How many stages may run here at once."),
+            click.option("--voters", type=int, metavar="N", help="How many voters the cluster shall have: 1, 3, 5 or 7; 3 without it."),
+            click.option("--auth", type=click.Choice(AUTH), help="Whether requests need a token; off is for loopback alone."),
+            click.option("--log-format", type=click.Choice(LOG_FORMATS), help="How to log; auto: text on a terminal, else JSON."),
+            click.option("--log-level", type=click.Choice(LOG_LEVELS), help="What to log, info without it."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(
+    "igor-node",
+    cls=command.Group,
+    session=False,
+    examples=["igor-node start --data-dir n1", "igor-node join 127.0.0.1:7946 --token-file n1/join.token --data-dir n2"],
+)
+@click.version_option(package_name="igor-node", prog_name="igor-node")
+def igor_node() -> None:
+    """A node of Igor: keeps the ledger, takes part in decisions, runs jobs, serves API and page.
+
+    Settings come from D/node.toml, then the environment (IGOR_LISTEN, ...), then options.
+    """
+
+
+@igor_node.command(
+    "start", session=False, examples=["igor-node start --data-dir n1", "igor-node start --data-dir n1 --listen 127.0.0.1:0 --name n1 --label zone=eu"]
+)
+@node_options
+def start(data_dir: Path | None, **options: Any) -> int:
+    """Start the node of a data directory; on an empty one, found a new cluster.
+
+    Ends with SIGTERM or Ctrl-C; running commands go on and are found again at the next start.
+    """
+    return serve(data_dir, options, None)
+
+
+@igor_node.command(
+    "join",
+    session=False,
+    examples=[
+        "igor-node join 127.0.0.1:7946 --token-file n1/join.token --data-dir n2",
+        "igor-node join 127.0.0.1:7946 --token igor1.none.k3.x --slots 8",
+    ],
+)
+@click.argument("peers", nargs=-1, required=True, metavar="PEER...")
+@click.option("--token", metavar="T", help="A token of role node (or admin) of that cluster.")
+@click.option("--token-file", metavar="F", help="Where the token is; - is standard input.")
+@click.option("--reset", is_flag=True, help="Throw away what D holds of another cluster.")
+@node_options
+def join(peers: tuple[str, ...], token: str | None, token_file: str | None, reset: bool, data_dir: Path | None, **options: Any) -> int:
+    """Join the cluster of PEER (HOST:PORT or URL) and serve; on a data directory that belongs to it, go on."""
+    if token and token_file:
+        raise click.UsageError("expected --token or --token-file, not both")
+    given = read_token_file(token_file) if token_file else token or os.environ.get("IGOR_TOKEN") or None
+    return serve(data_dir, options, Join(tuple(normal_address(peer) for peer in peers), given, reset))
+
+
+def serve(data_dir: Path | None, options: dict[str, Any], joining: Join | None) -> int:
+    """Checks the settings, then starts the node and stays until it ends."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    settings = read_settings(data_dir or default_data_dir(), given)
+    make_data_dir(settings.data_dir)
+    from igor_node.node import run_node
+
+    return run_node(settings, join=joining)
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """There, a directory, and writable, before anything heavy is loaded. Nobody else may read it: it will hold keys."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = data_dir / f".writable-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as problem:
+        raise StartFailed(f"data directory {data_dir}: {start_trouble(problem)}") from None
+
+
+class StartFailed(words.IgorError):
+    exit_code, title = 1, "The node could not start"
+
+
+def start_trouble(problem: OSError) -> str:
+    match problem.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "the disk is full; a node needs room for its journal before it may promise anything"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"not writable ({os.strerror(problem.errno).lower()}); choose another one with --data-dir, or change its owner"
+        case errno.EEXIST | errno.ENOTDIR:
+            return "not a directory"
+        case _:
+            return (problem.strerror or str(problem)).lower()
+
+
+# --- a node that runs
+
+
+def client_of(settings_dir: Path) -> tuple[Client, dict[str, Any]]:
+    """A client of the node of a data directory alone (not of its peers), with the best token found there, and its node.json."""
+    try:
+        address = (settings_dir / "address").read_text(encoding="utf-8").strip()
+        about = json.loads((settings_dir / "node.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise words.Unavailable(f"{settings_dir}: no node has been in service here", hint="start one: igor-node start") from None
+    token = next((text for name in ("admin.token", "node.token") if (text := _text_of(settings_dir / name))), None) or os.environ.get("IGOR_TOKEN")
+    return Client((normal_address(address),), token, answer_timeout_s=CHECK_TIMEOUT_S), about
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+@igor_node.command("leave", session=False, examples=["igor-node leave --data-dir n3"])
+@data_dir_option
+def leave(data_dir: Path | None) -> None:
+    """Take the node out of its cluster for good. It must run, and must not be running anything."""
+    client, about = client_of(data_dir or default_data_dir())
+    client.write("DELETE", f"/v1/nodes/{segment(about['id'])}")
+    click.echo(f"node {about.get('name')} has left cluster {about.get('cluster')}", err=True)
+
+
+@igor_node.command("check", session=False, examples=["igor-node check --data-dir n1"])
+@data_dir_option
+def check(data_dir: Path | None) -> int:
+    """Check the node as a Nagios plug-in does: one line, exit code 0 ok, 1 warning, 2 critical, 3 unknown."""
+    try:
+        client, about = client_of(data_dir or default_data_dir())
+    except words.IgorError as problem:
+        return verdict(UNKNOWN, problem.message)
+    ready, reason = readiness(client.addresses[0])
+    if ready != OK:
+        return verdict(ready, reason)
+    try:
+        cluster = client.get("/v1/cluster")
+    except words.Unavailable as problem:
+        return verdict(CRITICAL, problem.message)
+    except words.IgorError as problem:
+        return verdict(UNKNOWN, f"ready, but the cluster's state cannot be read: {problem.message}")
+    return verdict(*judge(cluster, str(about.get("name"))))
+
+
+def readiness(address: str) -> tuple[int, str]:
+    """What /readyz says: this very node, no token, no second try."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=CHECK_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        body = response.read(100_000)
+    except (OSError, http.client.HTTPException) as problem:
+        return CRITICAL, f"the node at {address} does not answer ({getattr(problem, 'strerror', None) or type(problem).__name__})"
+    finally:
+        connection.close()
+    if response.status == 200:
+        return OK, ""
+    return CRITICAL, f"not ready: {_reason(body) or f'status {response.status}'}"
+
+
+def _reason(body: bytes) -> str:
+    try:
+        told = json.loads(body)
+        return str(told.get("detail") or told.get("reason") or "")
+    except (ValueError, AttributeError):
+        return body.decode("utf-8", "replace").strip()[:200]
+
+
+def judge(cluster: dict[str, Any], name: str) -> tuple[int, str]:
+    """What a person on call should know of the whole cluster, the worst first."""
+    if not cluster.get("leader"):
+        return CRITICAL, "no leader: nothing is scheduled or written"
+    nodes = cluster.get("nodes") or []
+    own = next((node for node in nodes if node["name"] == name), None)
+    if own is None:
+        return CRITICAL, f"{name} is not a member of its cluster"
+    troubles = [f"{node['name']} is {node['state']}" for node in nodes if node["state"] in ("silent", "lost")]
+    if not cluster.get("highly_available"):
+        troubles.append("not highly available")
+    if abs(own.get("clock_error_s") or 0) > CLOCK_ERROR_WARNING_S:
+        troubles.append(f"its clock is {own['clock_error_s']:.3f} s off")
+    summary = (
+        f"{name} is a {own['role']} and {own['state']}, leader {cluster['leader']}, {len(cluster.get('voters') or [])} voters, {len(nodes)} nodes"
+    )
+    return (WARNING, f"{'; '.join(troubles)} ({summary})") if troubles else (OK, summary)
+
+
+def verdict(code: int, text: str) -> int:
+    click.echo(f"IGOR {VERDICTS[code]}: {text}")
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    sys.exit(command.run(igor_node, "igor-node", arguments))
+
+
+if __name__ == "__main__":
+    main()
