@@ -1,0 +1,391 @@
+"""What happens to every request, in one order: host and origin, who asks, whether they may, which node answers, decode, call, encode.
+
+`Front` holds what requests share (services, links, the way to other nodes); `Call` is one request while it is being answered and all that a handler
+sees. A handler may run twice for one request when a leader changes under it, so it does one `propose`, whose id stays the same: the ledger answers
+the second with the first's result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from igor_node import words
+from igor_node.http import auth, forward, limits, problems, quorum, routes
+from igor_node.http.events import Hub
+from igor_node.http.identity import Identities
+from igor_node.http.routes import Reply, Route, Where
+from igor_node.http.services import LiveView, Services
+from igor_node.ledger import commands
+from igor_node.words import Instant, Invalid, Malformed, OutcomeUnknown, Unauthenticated, Unavailable
+from raft.interface import ENTRY_LIMIT_BYTES, NotLeader, Unknown
+
+T = TypeVar("T")
+RETRY_S = 0.05  # between two looks for a leader
+KEY_AGE = 23 * 3600 * words.SECOND  # the ledger refuses ids older than 24 h; an hour is left for clocks that differ
+VIEWS_WITHIN_S = 0.5
+VIEWS_KEPT_NS = 2 * words.SECOND
+
+
+class Front:
+    """What all requests of this node share."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.links = auth.Links()
+        self.forwarder = forward.Forwarder()
+        self.heard = quorum.Heard(services.replica, services.clock)
+        self.identities = Identities(services, self.forwarder)
+        self.hub = Hub(services)
+        self._views: tuple[LiveView, ...] = ()
+        self._views_at = 0
+
+    async def live_views(self) -> tuple[LiveView, ...]:
+        """What the leader knows of the nodes; asked for at most every two seconds, empty where it cannot be had at once."""
+        if self.services.replica.is_leader():
+            return tuple(self.services.views())
+        now = self.services.clock.monotonic_ns()
+        if now - self._views_at < VIEWS_KEPT_NS and self._views_at:
+            return self._views
+        self._views_at = now
+        self._views = await self._ask_views()
+        return self._views
+
+    async def _ask_views(self) -> tuple[LiveView, ...]:
+        leader = self.services.leader_address()
+        if leader is None or leader == self.services.me.address:
+            return ()
+        try:
+            status, body = await self.forwarder.get_json(leader, "/v1/nodes/live", self.own_token(), VIEWS_WITHIN_S)
+        except forward.NotReached:
+            return ()
+        return msgspec.json.decode(body, type=tuple[LiveView, ...]) if status == 200 else ()
+
+    def own_token(self) -> dict[str, str]:
+        """The headers with which this node asks another one."""
+        return {"Authorization": f"Bearer {self.services.node_token()}"}
+
+
+@dataclass
+class Call:
+    """One request while it is being answered."""
+
+    front: Front
+    request: web.Request
+    route: Route
+    caller: auth.Caller = auth.ANYONE
+    query: Any = None
+    body: Any = None
+    command_id: str = ""
+    index: int | None = None
+    age_s: float | None = None
+    deadline: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def services(self) -> Services:
+        return self.front.services
+
+    @property
+    def forwarded(self) -> bool:
+        return forward.FORWARDED in self.request.headers
+
+    def now(self) -> Instant:
+        return self.services.clock.now()
+
+    def part(self, name: str) -> str:
+        """A piece of the path, decoded."""
+        text = self.request.match_info[name].replace("%2F", "/").replace("%2f", "/")
+        if not text or "\0" in text or len(text) > 512:
+            raise Malformed(f"{name} in the path is not a name")
+        return text
+
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Reads the ledger as of one index, which the answer tells in `Igor-Index`."""
+        at_least = self.services.changes.index
+        found = await self.services.reads.query(function)
+        self.index = max(self.index or 0, at_least)
+        return found
+
+    async def propose(self, command: commands.AnyCommand) -> Any:
+        """The value of what was done. A refusal raises its error of `words`."""
+        envelope = commands.Envelope(id=self.command_id, at=self.now(), actor=self.caller.actor, command=command)
+        entry = commands.encode_envelope(envelope)
+        if len(entry) > ENTRY_LIMIT_BYTES:
+            raise words.TooLarge(
+                f"this makes an entry of {len(entry)} bytes in the ledger, at most {ENTRY_LIMIT_BYTES} are possible",
+                hint="split the project, or send fewer sources",
+            )
+        left = max(0.1, self.deadline - asyncio.get_running_loop().time())
+        done = await self.services.replica.propose(entry, left)
+        self.index = done.index
+        if isinstance(done.result, commands.Refused):
+            raise refusal(done.result)
+        return done.result.value
+
+
+def refusal(refused: commands.Refused) -> words.IgorError:
+    kind = words.ERROR_BY_NAME.get(refused.error, words.Conflict)
+    if kind is Invalid:
+        return Invalid(refused.message, hint=refused.hint)
+    return kind(refused.message, hint=refused.hint)
+
+
+def endpoint(front: Front, route: Route) -> Callable[[web.Request], Any]:
+    """The aiohttp handler of one route."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        call = Call(front, request, route)
+        routes.check_headers(request)
+        known = {front.services.me.address, *front.services.peers()}
+        stranger = auth.check_origin(request.headers.get("Origin"), request.headers.get("Host"), known)
+        if stranger:
+            call.headers |= cross_origin(request.headers["Origin"])
+        if route.role is not None or route.where is not Where.HERE:
+            auth.check_host(request.headers.get("Host"), front.services.hosts)
+        if route.where is not Where.HERE and not front.services.holds_ledger():
+            return await ask_a_peer(call)
+        await identify(call)
+        match route.where:
+            case Where.WRITE:
+                return await answer_write(call)
+            case Where.READ:
+                return await answer_read(call)
+            case Where.HERE:
+                return await answer_here(call)
+
+    return answer
+
+
+def cross_origin(origin: str) -> dict[str, str]:
+    """Lets a page that another node of this cluster served go on here when that node is down."""
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Expose-Headers": "Igor-Index, Igor-Age, ETag, Retry-After",
+        "Vary": "Origin",
+    }
+
+
+async def identify(call: Call) -> None:
+    """A token may be younger than this node's ledger: the `Igor-Index` of its making is waited for before it is called unknown."""
+    if call.route.role is None:
+        return
+    try:
+        call.caller = await call.front.identities.caller(call.request)
+    except Unauthenticated:
+        if not await wait_for_index(call, asked_index(call)):
+            raise
+        call.caller = await call.front.identities.caller(call.request)
+    auth.check_role(call.caller, call.route.role, nodes=call.route.nodes)
+
+
+# --- the three places where a request is answered
+
+
+async def answer_here(call: Call) -> web.StreamResponse:
+    body = await routes.read_body(call.request, call.route.body_limit) if call.route.body else b""
+    return await run(call, body, call.request.query.items())
+
+
+async def answer_read(call: Call) -> web.StreamResponse:
+    pairs = list(call.request.query.items())
+    consistent = routes.parse_parameter("consistent", dict(pairs).get("consistent", "0"), bool)
+    body = await routes.read_body(call.request, call.route.body_limit) if call.route.body else b""
+    if consistent:
+        if not call.services.replica.is_leader():
+            return await ask_the_leader(call, body)
+        call.index = await call.services.replica.read_barrier(limits.BARRIER_WITHIN_S)
+    wanted = max(call.index or 0, asked_index(call))
+    if not await wait_for_index(call, wanted):
+        raise Unavailable(f"this node has applied {call.services.changes.index}, not yet {wanted}", hint="ask again, or another node")
+    call.age_s = call.front.heard.age_s()
+    return await run(call, body, [pair for pair in pairs if pair[0] != "consistent"])
+
+
+async def answer_write(call: Call) -> web.StreamResponse:
+    """On the leader; elsewhere sent on to it. Tries until it is done, refused, or the time is up: the command's id makes that safe."""
+    body = await routes.read_body(call.request, call.route.body_limit)
+    call.command_id = command_id(call)
+    loop = asyncio.get_running_loop()
+    patience = limits.WRITE_WITHIN_S if call.front.heard.age_s() < limits.WRITE_WITHIN_S else limits.NO_QUORUM_WITHIN_S
+    call.deadline = loop.time() + patience
+    perhaps = False
+    while True:
+        try:
+            done = await write_once(call, body)
+            if done is not None:
+                return done
+        except (Unknown, forward.BrokenOff):
+            perhaps = True
+            if call.forwarded:
+                raise
+        if call.forwarded:
+            raise problems.NotTheLeader(quorum.why_none(call.services.replica))
+        if loop.time() > call.deadline:
+            break
+        await asyncio.sleep(RETRY_S)
+    reason = quorum.why_none(call.services.replica)
+    if perhaps:
+        raise OutcomeUnknown(f"it may or may not have been done: {reason}", hint="ask again with the same Idempotency-Key or If-Match")
+    raise Unavailable(reason, hint="reads are still answered; writes are when most voters are back")
+
+
+async def write_once(call: Call, body: bytes) -> web.StreamResponse | None:
+    """None: surely not done, ask again. Raises Unknown or BrokenOff: perhaps done."""
+    services = call.services
+    if services.replica.is_leader():
+        try:
+            return await run(call, body, call.request.query.items())
+        except NotLeader:
+            return None
+    leader = services.leader_address()
+    if call.forwarded or leader is None or leader == services.me.address:
+        return None
+    try:
+        answer = await call.front.forwarder.write(
+            leader, call.request, body, command_id=call.command_id, still=lambda: services.leader_address() == leader
+        )
+    except forward.NotReached:
+        return None
+    if forward.NOT_LEADER in answer.headers:
+        return None
+    if answer.headers.get(forward.OUTCOME) == "unknown":
+        raise Unknown(f"{leader} does not know")
+    return answer
+
+
+def command_id(call: Call) -> str:
+    """The id under which the ledger does this once: from a key that tells its own time, from the node that forwarded, or a new one."""
+    key = call.request.headers.get("Idempotency-Key", "")
+    if call.route.keyed and (prefix := _timed(key, call.now())):
+        scope = f"{key}\0{call.caller.token}\0{call.request.method}\0{call.request.path}"
+        chance = int.from_bytes(hashlib.sha256(scope.encode()).digest()[:8], "big")
+        return prefix + "".join("0123456789abcdefghijklmnopqrstuv"[chance >> shift & 31] for shift in range(0, 50, 5))
+    sent = call.request.headers.get(forward.COMMAND, "") if call.forwarded else ""
+    return sent if _timed(sent, call.now()) else words.new_id(call.now())
+
+
+def _timed(identifier: str, now: int) -> str | None:
+    """The part of an id that tells its time, where the ledger would still take it."""
+    try:
+        return identifier[:10] if abs(now - words.id_time(identifier)) < KEY_AGE else None
+    except ValueError:
+        return None
+
+
+# --- running the handler
+
+
+async def run(call: Call, body: bytes, pairs: Any) -> web.StreamResponse:
+    """Decode, call, encode."""
+    call.query = routes.decode_query(call.route.query, list(pairs))
+    if call.route.body is not None:
+        kind = call.route.body
+        big = len(body) > 256 * 1024  # decoding this takes longer than a heartbeat may wait
+        call.body = await asyncio.to_thread(routes.decode_body, kind, body) if big else routes.decode_body(kind, body)
+    result = await call.route.handler(call)
+    if isinstance(result, web.StreamResponse):
+        if not result.prepared:
+            result.headers.update(igor_headers(call))
+        return result
+    reply = result if isinstance(result, Reply) else Reply(result)
+    headers = {**igor_headers(call), **(reply.headers or {})}
+    return web.Response(body=msgspec.json.encode(reply.value), status=reply.status, headers=headers, content_type="application/json")
+
+
+def igor_headers(call: Call) -> dict[str, str]:
+    headers = {"Cache-Control": "no-store", **call.headers}
+    if call.index is not None:
+        headers["Igor-Index"] = str(call.index)
+    if call.age_s is not None:
+        headers["Igor-Age"] = f"{call.age_s:.1f}" if call.age_s else "0"
+    return headers
+
+
+# --- how new a read must be
+
+
+def asked_index(call: Call) -> int:
+    text = call.request.headers.get("Igor-Index", "")
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Malformed(f'header Igor-Index is "{text[:40]}"', hint="expected the whole number that an earlier answer gave")
+    return int(text)
+
+
+async def wait_for_index(call: Call, wanted: int) -> bool:
+    """Whether this node's ledger is as new as `wanted`, at once or soon. False where nothing was asked for too."""
+    changes = call.services.changes
+    if wanted <= changes.index:
+        return wanted > 0 or call.route.where is Where.READ
+    try:
+        async with asyncio.timeout(limits.INDEX_WITHIN_S):
+            while changes.index < wanted:
+                await changes.wait(frozenset(), changes.index)
+            return True
+    except TimeoutError:
+        return False
+
+
+# --- nodes that cannot answer by themselves
+
+
+async def ask_the_leader(call: Call, body: bytes) -> web.StreamResponse:
+    leader = call.services.leader_address()
+    if call.forwarded or leader is None or leader == call.services.me.address:
+        raise Unavailable(quorum.why_none(call.services.replica), hint="without consistent=1 this node answers from what it has")
+    return await ask(call, [leader], body)
+
+
+async def ask_a_peer(call: Call) -> web.StreamResponse:
+    """A node without a ledger checks no token: the one that is asked does."""
+    if call.forwarded:
+        raise problems.NotTheLeader("this node holds no ledger")
+    body = await routes.read_body(call.request, call.route.body_limit)
+    if call.route.where is Where.WRITE:
+        call.command_id = command_id(call)
+        return await answer_write_elsewhere(call, body)
+    return await ask(call, call.services.peers(), body)
+
+
+async def answer_write_elsewhere(call: Call, body: bytes) -> web.StreamResponse:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limits.WRITE_WITHIN_S
+    perhaps = False
+    while loop.time() < end:
+        try:
+            done = await write_once(call, body)
+            if done is not None:
+                return done
+        except (Unknown, forward.BrokenOff):
+            perhaps = True
+        await asyncio.sleep(RETRY_S)
+    if perhaps:
+        raise OutcomeUnknown("it may or may not have been done: no leader answered", hint="ask again with the same Idempotency-Key or If-Match")
+    raise Unavailable("no leader is known to this node", hint="ask again, or another node")
+
+
+async def ask(call: Call, addresses: Any, body: bytes) -> web.StreamResponse:
+    """The first answer. A read that broke off can be asked again elsewhere, unless its answer has begun."""
+    failures: list[str] = []
+    for address in addresses:
+        if address == call.services.me.address:
+            continue
+        try:
+            if call.route.stream is not None:
+                return await call.front.forwarder.stream(address, call.request)
+            return await call.front.forwarder.read(address, call.request, body)
+        except (forward.NotReached, forward.BrokenOff) as problem:
+            if call.request.transport is None or call.request._prepare_hook is None:
+                raise
+            failures.append(str(problem))
+    raise Unavailable("no node that holds the ledger could be asked" + (f" ({'; '.join(failures)})" if failures else ""), hint="ask again in a moment")

@@ -1,0 +1,138 @@
+"""The stream of events: read from the ledger once, encoded once, and the same bytes sent to every reader.
+
+One task (`Hub.watch`) follows the ledger's commits. A reader that comes back with `Last-Event-ID` gets what it missed from the ledger and then goes
+on with the rest; one that was away for longer than events are kept gets 410 and must look anew. A reader that is too slow is disconnected: it comes
+back by itself and resumes, while a queue that grew for it would cost all the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from igor_node.http.limits import EVENT_BATCH, EVENT_FRAMES_KEPT, EVENT_FRAMES_QUEUED, EVENT_READERS, PING_S
+from igor_node.http.services import Services
+from igor_node.ledger import queries
+from igor_node.words import IgorError, TooMany
+
+EVENTS = frozenset({"events"})
+BEAT = b"event: beat\ndata: {}\n\n"
+"""On a quiet stream, so that both sides see that the other is there; a page cannot see comments."""
+
+
+class Gone(IgorError):
+    status, exit_code, title = 410, 4, "Gone"
+
+
+class Reader:
+    """One viewer's queue. `drop` closes its connection; called once, when the queue is full."""
+
+    def __init__(self, after: int, drop: Callable[[], None]) -> None:
+        self.after = after
+        self.frames: deque[tuple[int, bytes]] = deque()
+        self.ready = asyncio.Event()
+        self.drop = drop
+        self.dropped = False
+
+    def put(self, number: int, frame: bytes) -> None:
+        if self.dropped or number <= self.after:
+            return
+        if len(self.frames) >= EVENT_FRAMES_QUEUED:
+            self.dropped = True
+            self.frames.clear()
+            self.drop()
+            return
+        self.frames.append((number, frame))
+        self.ready.set()
+
+    def take(self) -> bytes:
+        """All that waits, as one piece."""
+        self.ready.clear()
+        if self.frames:
+            self.after = self.frames[-1][0]
+        piece = b"".join(frame for _, frame in self.frames)
+        self.frames.clear()
+        return piece
+
+
+class Hub:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._readers: set[Reader] = set()
+        self._kept: deque[tuple[int, bytes]] = deque(maxlen=EVENT_FRAMES_KEPT)
+        self._last = 0
+        self._started = asyncio.Event()
+
+    async def watch(self) -> None:
+        """The owner's task: runs as long as the application."""
+        changes = self._services.changes
+        since = changes.index
+        self._last = await self._services.reads.query(queries.last_event)
+        self._started.set()
+        while True:
+            await self._spread()
+            since = await changes.wait(EVENTS, since)
+
+    async def _spread(self) -> None:
+        while True:
+            found = await self._read(self._last)
+            for number, frame in found:
+                self._kept.append((number, frame))
+                for reader in self._readers:
+                    reader.put(number, frame)
+                self._last = number
+            if len(found) < EVENT_BATCH:
+                return
+
+    async def _read(self, after: int) -> list[tuple[int, bytes]]:
+        found = await self._services.reads.query(lambda connection: queries.events_since(connection, after, EVENT_BATCH))
+        return [(event.number, encode_frame(event)) for event in found]
+
+    async def check(self, last_id: int | None) -> None:
+        """Whether a reader may begin. Raises Gone or TooMany, before anything of the answer is sent."""
+        if len(self._readers) >= EVENT_READERS:
+            raise TooMany(f"{EVENT_READERS} readers of events are connected", hint="ask another node", retry_after_s=5)
+        if last_id is None:
+            return
+        first = await self._services.reads.query(queries.first_event)
+        if last_id + 1 < first:
+            raise Gone(f"events up to {first - 1} are no longer kept, you asked for those after {last_id}", hint="look anew, then follow from now on")
+
+    async def follow(self, last_id: int | None, drop: Callable[[], None]) -> AsyncIterator[bytes]:
+        """Frames after `last_id` (None: from now on), then whatever comes, joined where several wait; a beat where nothing does."""
+        await self._started.wait()
+        reader = Reader(self._last if last_id is None else last_id, drop)
+        try:
+            if last_id is not None:
+                async for piece in self._missed(reader):
+                    yield piece
+            self._readers.add(reader)
+            if last_id is not None:
+                for number, frame in list(self._kept):  # what came while the last of the missed were sent
+                    reader.put(number, frame)
+            yield BEAT
+            while not reader.dropped:
+                try:
+                    async with asyncio.timeout(PING_S):
+                        await reader.ready.wait()
+                    yield reader.take()
+                except TimeoutError:
+                    yield BEAT
+        finally:
+            self._readers.discard(reader)
+
+    async def _missed(self, reader: Reader) -> AsyncIterator[bytes]:
+        """From the ledger, until what is left is in memory."""
+        while reader.after < self._last and not (self._kept and self._kept[0][0] <= reader.after + 1):
+            found = await self._read(reader.after)
+            if not found:
+                return
+            reader.after = found[-1][0]
+            yield b"".join(frame for _, frame in found)
+
+
+def encode_frame(event: queries.Event) -> bytes:
+    return b"id: %d\ndata: %b\n\n" % (event.number, msgspec.json.encode(event))

@@ -1,0 +1,148 @@
+"""What the HTTP side needs of the rest of the node. `node.py` fills `Services`; tests fill it with objects in memory.
+
+Nothing here acts. Every Protocol names only what handlers call, so that `http` knows neither `leader` nor `agent` nor the Raft engine. All is called
+on the event loop. Seconds are floats with `_s`, instants whole nanoseconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from igor_node.edges import Clock
+from raft.interface import Members, NodeId, Proposed, Term
+
+T = TypeVar("T")
+
+
+class PeerStatus(Protocol):
+    @property
+    def connected(self) -> bool: ...
+
+
+class Status(Protocol):
+    """`raft.replica.Status`. `quorum`: heard a leader within an election time-out, or leads with a lease."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def term(self) -> Term: ...
+    @property
+    def leader(self) -> NodeId | None: ...
+    @property
+    def members(self) -> Members: ...
+    @property
+    def commit_index(self) -> int: ...
+    @property
+    def applied_index(self) -> int: ...
+    @property
+    def halted(self) -> str | None: ...
+    @property
+    def quorum(self) -> bool: ...
+    @property
+    def peers(self) -> Mapping[NodeId, PeerStatus]: ...
+
+
+class Replica(Protocol):
+    """`raft.replica.Replica`, as far as requests need it."""
+
+    async def propose(self, command: bytes, timeout: float) -> Proposed: ...
+    async def read_barrier(self, timeout: float) -> int: ...
+    def is_leader(self) -> bool: ...
+    def leader(self) -> NodeId | None: ...
+    def status(self) -> Status: ...
+
+
+class Reads(Protocol):
+    """`ledger.reads.Reads`: one read transaction on a read-only connection, in a small pool of threads."""
+
+    async def query(self, function: Callable[[sqlite3.Connection], T]) -> T: ...
+
+
+class Changes(Protocol):
+    """Tells what the ledger's commits touched. `index`: the last entry that was applied here."""
+
+    @property
+    def index(self) -> int: ...
+    async def wait(self, topics: frozenset[str], since: int) -> int:
+        """Returns the index of the last commit that touched one of `topics` (empty: any), once that is greater than `since`."""
+
+
+class NodeStreams(Protocol):
+    """`leader`: one call for each node's WebSocket; returns when the stream shall end."""
+
+    async def serve(self, node_id: str, receive: AsyncIterator[bytes], send: Callable[[bytes], Awaitable[None]]) -> None: ...
+
+
+class LiveView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What only the leader knows of a node, from its heartbeats."""
+
+    node: str
+    heard_s: float
+    clock_error_s: float | None = None
+    load: float | None = None
+    memory_free_bytes: int | None = None
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of output. `offset`: of its first stored byte; `partial`: the command has not ended this line (yet)."""
+
+    offset: int
+    at: int
+    stream: str  # stdout | stderr | igor
+    text: str
+    partial: bool = False
+
+
+class LogPiece(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines from an offset on. `next`: where the next piece begins; `more`: whether something is there already. `from_` > asked: a cut."""
+
+    lines: tuple[LogLine, ...]
+    next: int
+    more: bool = False
+
+
+class Logs(Protocol):
+    """`agent`: the output of attempts whose folders are on this machine."""
+
+    async def read(self, attempt: str, try_n: int, offset: int, limit: int) -> LogPiece:
+        """At most `limit` whole lines from the stored byte `offset` on; an empty piece at the end. Raises words.NotFound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Me:
+    """This node. `address` is its base URL as others reach it, `version` the program's."""
+
+    id: str
+    name: str
+    address: str
+    cluster: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """All that `make_app` needs. Callables are asked anew each time, because their answers change while the node runs."""
+
+    me: Me
+    clock: Clock
+    key: bytes  # the cluster's key: sessions are signed with it, secrets of tokens derived from it
+    node_token: Callable[[], str]  # this node's own, for asking other nodes
+    replica: Replica
+    reads: Reads
+    changes: Changes
+    holds_ledger: Callable[[], bool]  # true once the ledger here is caught up; a node that holds none asks a peer
+    peers: Callable[[], Sequence[str]]  # base URLs of other nodes that hold the ledger, likely leader first
+    leader_address: Callable[[], str | None]  # base URL of the leader that this node knows (itself included), however it learned of it
+    streams: NodeStreams
+    renew: Callable[[str, str], bool]  # (attempt, token) -> renewed; only asked while this node leads
+    views: Callable[[], Sequence[LiveView]]  # of the leader; empty elsewhere
+    logs: Logs
+    auth: bool = True
+    leave: Callable[[str], Awaitable[None]] | None = None  # leader: takes a node out of the Raft members before it is removed
+    hosts: frozenset[str] = field(default_factory=frozenset)  # further host names under which this node may be asked
+    metrics: Callable[[], Mapping[str, Any]] = dict  # name -> number, for /metrics
