@@ -275,6 +275,13 @@ class Engine(SyncObj):  # type: ignore[misc]
         sent = [self._answered_at.get(peer, _NEVER) for peer in self._SyncObj__otherNodes]
         return gate.lease_holds(sent, self._monotonic(), self.settings.election_min_s * self.settings.lease_share)
 
+    def lease_until(self) -> float:
+        """When `has_lease` will be false unless more answers come; for threads that may read only what was published."""
+        if self._SyncObj__raftState != _LEADER or (self._handover is not None and self.mends.lease_ends_with_transfer):
+            return _NEVER
+        sent = [self._answered_at.get(peer, _NEVER) for peer in self._SyncObj__otherNodes]
+        return gate.majority(sent, math.inf) + self.settings.election_min_s * self.settings.lease_share
+
     def peers(self) -> dict[NodeId, PeerView]:
         leads = self._SyncObj__raftState == _LEADER
         match, following = self._SyncObj__raftMatchIndex, self._SyncObj__raftNextIndex
@@ -288,6 +295,12 @@ class Engine(SyncObj):  # type: ignore[misc]
             )
             for peer in self._targets
         }
+
+    def match_indexes(self) -> list[tuple[NodeId, int]]:
+        """What a leader knows its peers to hold; empty elsewhere."""
+        if self._SyncObj__raftState != _LEADER:
+            return []
+        return [(peer.id, match) for peer, match in self._SyncObj__raftMatchIndex.items()]
 
     def next_deadline(self) -> float:
         """The monotonic time at which `tick` has something to do, unless a message or proposal comes first."""

@@ -1,0 +1,133 @@
+"""Virtual time and what happens in it: an event heap, the nodes, their network, and the checks after every event.
+
+Everything that chance decides comes from the one seed, so that a history can be run again to the letter.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from typing import Any
+
+from raft import membership
+from raft.engine import State
+from raft.interface import Kind, Entry, Member, Members
+from raft.journal import Journal
+from raft.settings import ALL_MENDS, DEFAULT_SETTINGS, Mends, Settings
+from tests.simulation.checks import Broken, Checks
+from tests.simulation.network import Network
+from tests.simulation.node import SEGMENT_BYTES, SimNode
+
+NOTES_KEPT = 400
+
+
+class World:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        settings: Settings = DEFAULT_SETTINGS,
+        mends: Mends = ALL_MENDS,
+        sync_before_send: bool = True,
+        **network: Any,
+    ) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.settings = settings
+        self.mends = mends
+        self.sync_before_send = sync_before_send
+        self.now = 0.0
+        self.events = 0
+        self.notes: list[str] = []
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self.nodes: dict[str, SimNode] = {}
+        self.network = Network(self, **network)
+        self.checks = Checks(self)
+        self.operations = 0
+        self.restarts = True
+
+    def at(self, time: float, function: Callable[..., None], *arguments: Any) -> None:
+        self.events += 1
+        heapq.heappush(self._heap, (time, self.events, function, arguments))
+
+    def run_until(self, time: float, condition: Callable[[], bool] | None = None) -> bool:
+        """To that time, or to the event after which `condition` holds; True if it does."""
+        heap = self._heap
+        while heap and heap[0][0] <= time:
+            self.now, _, function, arguments = heapq.heappop(heap)
+            function(*arguments)
+            if condition is not None and condition():
+                return True
+        self.now = time
+        return condition is not None and condition()
+
+    def note(self, text: str) -> None:
+        self.notes.append(f"{self.now:9.4f}  {text}")
+        if len(self.notes) > NOTES_KEPT:
+            del self.notes[: NOTES_KEPT // 2]
+
+    # --- nodes
+
+    def add_node(self, name: str) -> SimNode:
+        node = self.nodes[name] = SimNode(self, name)
+        return node
+
+    def cluster(self, voters: int, others: int = 0) -> list[SimNode]:
+        """Nodes a, b, c, …; the first ones are voters of a cluster whose first entry all of them hold. All are started."""
+        names = [chr(ord("a") + number) for number in range(voters + others)]
+        nodes = [self.add_node(name) for name in names]
+        first = Entry(1, 1, Kind.MEMBERS, membership.encode(Members(voters=tuple(Member(name, name) for name in names[:voters]))))
+        for node in nodes[:voters]:
+            journal = Journal.open(node.disk, "j", segment_bytes=SEGMENT_BYTES)
+            journal.set_vote(1, None)
+            journal.append([first])
+            journal.sync()
+        for node in nodes:
+            node.start()
+        return nodes
+
+    def restart_later(self, node: SimNode) -> None:
+        self.note(f"{node.id} stops")
+        if self.restarts:
+            self.at(self.now + 0.1 + 3 * self.chance.random() ** 2, self.start, node)
+
+    def start(self, node: SimNode) -> None:
+        if not node.up:
+            self.note(f"{node.id} starts")
+            node.start()
+            if not node.up:
+                self.restart_later(node)
+
+    def crash(self, node: SimNode, *, power: bool) -> None:
+        if node.up:
+            node.die(power=power)
+            self.restart_later(node)
+
+    def leader(self) -> SimNode | None:
+        """Of the nodes that believe to lead the one of the highest term."""
+        leading = [node for node in self.nodes.values() if node.up and node.engine.state is State.LEADER]
+        return max(leading, key=lambda node: node.engine.term, default=None)
+
+    def ask(self, node: SimNode, size: int = 12) -> int:
+        """A client's command, to that node."""
+        self.operations += 1
+        node.ask(self.operations, self.operations.to_bytes(8, "big") + bytes(size))
+        return self.operations
+
+    # --- weather
+
+    def separate(self, group: set[str]) -> None:
+        """Both directions between the group and the others."""
+        for link in self.network.all_links():
+            if (link.source.id in group) != (link.target.id in group):
+                self.network.cut(link)
+
+    def heal(self) -> None:
+        for link in self.network.all_links():
+            self.network.heal(link)
+            if link.source.up and link.target.up:
+                self.network.connect(link)
+
+
+__all__ = ["Broken", "World"]
