@@ -189,6 +189,9 @@ class Links:
     def content(self, peer: NodeId) -> None:
         self._complaints.pop(peer, None)
 
+    def is_known(self, peer: NodeId) -> bool:
+        return peer in self._learned or peer in self._members
+
     def address_of(self, peer: NodeId) -> str:
         return self._learned.get(peer) or self._members[peer]
 

@@ -132,17 +132,13 @@ def _receive(parts: Iterator[Begin | Piece | End], path: Path) -> Applied:
         raise wire.WireError(f"a {type(begin).__name__} where a Begin was due")
     digest, offset = hashlib.sha256(), 0
     with path.open("wb") as file:
-        for part in parts:
-            if isinstance(part, Begin):
-                raise wire.WireError("a second Begin")
-            if isinstance(part, End):
-                break
+        while isinstance(part := next(parts), Piece):
             if part.offset != offset or part.checksum != _checksum(offset, part.data) or offset + len(part.data) > begin.size:
                 raise wire.WireError(f"a piece at byte {part.offset} is damaged or out of order")
             file.write(part.data)
             digest.update(part.data)
             offset += len(part.data)
-        if offset != begin.size or part.digest != digest.digest():
+        if offset != begin.size or not isinstance(part, End) or part.digest != digest.digest():
             raise wire.WireError(f"{offset} bytes of {begin.size} came, or their checksum differs")
         file.flush()
         os.fsync(file.fileno())
