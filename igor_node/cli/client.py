@@ -66,7 +66,7 @@ class Client:
     notice: Callable[[str], None] = lambda text: None
     on_write: Callable[[int], None] = lambda index: None
     on_age: Callable[[float], None] = lambda age_s: None
-    patience_s: float = PATIENCE_S
+    patience_s: float | None = None  # PATIENCE_S
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     _connections: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
     _first: int = 0
@@ -132,8 +132,8 @@ class Client:
             problem, reached, wait_s = self._one_round(repeatable, exchange)
             if isinstance(problem, Answer):
                 return problem
-            patience = self.patience_s if reached else min(self.patience_s, UNREACHABLE_PATIENCE_S)
-            if time.monotonic() - started + wait_s >= patience:
+            patience_s = PATIENCE_S if self.patience_s is None else self.patience_s
+            if time.monotonic() - started + wait_s >= (patience_s if reached else min(patience_s, UNREACHABLE_PATIENCE_S)):
                 raise problem
             time.sleep(wait_s)
 

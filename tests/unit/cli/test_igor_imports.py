@@ -11,7 +11,21 @@ import pytest
 
 from .answering import FakeNode
 
-HEAVY = {"aiohttp", "pydantic", "structlog", "jinja2", "cryptography", "ruamel", "croniter", "rich", "msgspec", "asyncio", "sqlite3", "raft", "psutil"}
+HEAVY = {
+    "aiohttp",
+    "pydantic",
+    "structlog",
+    "jinja2",
+    "cryptography",
+    "ruamel",
+    "croniter",
+    "rich",
+    "msgspec",
+    "asyncio",
+    "sqlite3",
+    "raft",
+    "psutil",
+}
 SERVER_PARTS = {"igor_node.node", "igor_node.http", "igor_node.leader", "igor_node.agent", "igor_node.ledger", "igor_node.definitions"}
 COST_LIMIT_S = 0.120
 CALL = """
