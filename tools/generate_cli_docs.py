@@ -22,7 +22,8 @@ HEAD = """\
 This page is made from `--help` by `python -m tools.generate_cli_docs`; do not edit it.
 
 `igor` is for everybody who uses a cluster, `igor-node` for whoever runs its machines. Data goes to standard output, words for people to standard
-error. The options of every command may stand before or after its name; they are listed once, at `igor`. `-o json` prints the answer of the API as it is (times in UTC), `-o jsonl` a line an item, `-o name` names or ids alone.
+error. The options of every command may stand before or after its name; they are listed once, at `igor`. `-o json` prints the answer of the API as
+it is (times in UTC), `-o jsonl` a line an item, `-o name` names or ids alone.
 
 | exit code | of `igor` |
 | --- | --- |
