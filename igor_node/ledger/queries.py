@@ -808,6 +808,7 @@ class FireRecord(Row, frozen=True, kw_only=True):
     """A scheduled run. Runs that never started have state `skipped` or `missed`."""
 
     scheduled_at: int
+    due_at: int
     run: str
     state: str
     reason: str
@@ -855,7 +856,7 @@ def audit_job(connection: sqlite3.Connection, job_id: str, start: int, end: int)
     if row is None:
         raise NotFound(f'no job is named "{job_id}"', hint="igor jobs lists them")
     records = connection.execute(
-        "SELECT scheduled_at, id, state, reason, lateness_ns, started_at FROM runs "
+        "SELECT scheduled_at, id, state, reason, lateness_ns, started_at, due_at FROM runs "
         "WHERE job = ? AND scheduled_at >= ? AND scheduled_at < ? AND trigger = 'schedule' ORDER BY scheduled_at LIMIT ?",
         (job_id, start, end, AUDIT_ROWS),
     )
@@ -865,7 +866,7 @@ def audit_job(connection: sqlite3.Connection, job_id: str, start: int, end: int)
     pruned = connection.execute("SELECT value FROM meta WHERE name = 'pruned_before'").fetchone()
     return AuditJob(
         job=job_id, project=row[0], decided_until=row[1], removed=row[2] is not None, segments=_segments(connection, job_id, start, end),
-        records=[FireRecord(scheduled_at=r[0], run=r[1], state=r[2], reason=r[3], lateness_ns=r[4], started_at=r[5]) for r in records],
+        records=[FireRecord(scheduled_at=r[0], run=r[1], state=r[2], reason=r[3], lateness_ns=r[4], started_at=r[5], due_at=r[6]) for r in records],
         stretches=[StretchRecord(first=s[0], last=s[1], count=s[2], outcome=s[3], reason=s[4]) for s in stretches],
         pruned_before=0 if pruned is None else pruned[0],
     )  # fmt: skip
