@@ -1,10 +1,10 @@
 """Igor on one machine: three real nodes, the jobs of `jobdefs/`, a page to look at; or, with `--check`, a minute of proof.
 
-`make demo` starts the nodes on loopback with their data under `.demo/`, pushes `jobdefs/`, prints a link to the page that logs in once, and follows
-what runs until Ctrl-C, which ends all it started. `make demo-check` does the same for about a minute without a person: half-way it kills the leader with
-SIGKILL, later starts it again, then asks `igor audit` and a witness of its own (lines that the jobs themselves append, so not the ledger's word) what
-became of every fire. It prints a table, writes it as JSON, and exits with 0 only if nothing was missed or doubled, the failover took at most
-2 s, and lateness stayed at p99 <= 250 ms.
+`make demo` starts the nodes on loopback with their data under `.demo/`, pushes `jobdefs/`, prints a link to the page that logs in once, and
+follows what runs until Ctrl-C, which ends all it started. `make demo-check` does the same for about a minute without a person: half-way it
+kills the leader with SIGKILL, later starts it again, then asks `igor audit` and a witness of its own (lines that the jobs themselves
+append, so not the ledger's word) what became of every fire. It prints a table, writes it as JSON, and exits with 0 only if nothing was
+missed or doubled, the failover took at most 2 s, and lateness stayed at p99 <= 250 ms.
 """
 
 from __future__ import annotations
