@@ -1,8 +1,9 @@
 """How many commands a second does one node start and finish, through the whole path?
 
-Question: starts of `/bin/true` a second on a cluster of one node: run created by the API → committed → assigned → wrapper → "try 1 begins" synced
-→ fork, exec, wait → exit code in the ledger. Unit: runs a second, and milliseconds from creation to end. Machine floor: the same number of bare `posix_spawn` + wait
-of `/bin/true`, one after another, measured in the same run. Prints a table and writes JSON with versions and parameters.
+Question: starts of `/bin/true` a second on a cluster of one node: run created by the API → committed → assigned → wrapper → "try 1 begins"
+synced → fork, exec, wait → exit code in the ledger. Unit: runs a second, and milliseconds from creation to end. Machine floor: the same
+number of bare `posix_spawn` + wait of `/bin/true`, one after another, measured in the same run. Prints a table and writes JSON with
+versions and parameters.
 
     python -m bench.starts [--runs 500] [--clients 32] [--nodes 1] [--json out/starts.json]
 """

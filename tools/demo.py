@@ -208,7 +208,7 @@ def check(cluster: Cluster, report: Path) -> int:
 
 
 def leftovers(cluster: Cluster) -> set[int]:
-    return set().union(*(marked(node.mark) for node in cluster.nodes))
+    return set().union(*(marked(node.mark, node.folder) for node in cluster.nodes))
 
 
 def main() -> int:

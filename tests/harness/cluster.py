@@ -1,8 +1,8 @@
 """A real cluster on this machine: real `igor-node` processes on loopback, ports chosen by the OS, everything gone at the end.
 
 Used by the cluster tests, the browser tests, `make demo`, `make demo-check` and the benchmarks. A `Node` is one data directory and at most one
-running process; a `Cluster` is the nodes together, with a client for the API (`api`) and the command line (`igor`). Ending is thorough: whatever carries
-the mark of a node (its pre-loaded process, its wrappers, their commands) is killed when the cluster closes, also after a failure.
+running process; a `Cluster` is the nodes together, with a client for the API (`api`) and the command line (`igor`). Ending is thorough: whatever
+belongs to a node (its pre-loaded process, its wrappers, their commands) is killed when the cluster closes, also after a failure.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Node:
 
     def end_machine(self) -> None:
         """Everything of this node dies at once: node, pre-loaded process, wrappers, commands."""
-        end_machine(self.mark)
+        end_machine(self.mark, self.folder)
         if self.process is not None:
             self.process.wait()
 

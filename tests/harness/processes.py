@@ -1,7 +1,8 @@
-"""Finding and ending the processes of a test, and only those: each node is started with a mark in its environment.
+"""Finding and ending the processes of a test, and only those: by a mark in the environment of each node, and by its folder.
 
-The node's pre-loaded process and its wrappers are forked from it or started by it, so they carry the mark in `/proc/PID/environ` too; commands are
-found as their descendants. `end_machine` freezes them all before it kills, so that nobody is born in between: what a power cut does.
+A node is started with the mark. Its pre-loaded process and its wrappers have an environment of their own, but work inside the node's folder
+(`/proc/PID/cwd`); commands are found as their descendants. `end_machine` freezes them all before it kills, so that nobody is born in
+between: what a power cut does.
 """
 
 from __future__ import annotations
@@ -60,10 +61,18 @@ def descendants(roots: set[int]) -> set[int]:
     return found
 
 
-def marked(mark: str) -> set[int]:
-    """Every live process with the mark in its environment, this one left out."""
+def _works_in(pid: int, folder: Path) -> bool:
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(folder)
+    except OSError:
+        return False
+
+
+def marked(mark: str, folder: Path) -> set[int]:
+    """Every live process with the mark in its environment or working in the folder, this one left out."""
     needle = f"{MARK}={mark}".encode()
-    return {pid for pid in parents() if pid != os.getpid() and _environ_has(pid, needle)}
+    where = folder.resolve()
+    return {pid for pid in parents() if pid != os.getpid() and (_environ_has(pid, needle) or _works_in(pid, where))}
 
 
 def send(pids: set[int], number: int) -> None:
@@ -74,11 +83,11 @@ def send(pids: set[int], number: int) -> None:
             continue
 
 
-def end_machine(mark: str) -> set[int]:
-    """Kills every process with the mark and all their descendants at one instant. Returns their pids."""
+def end_machine(mark: str, folder: Path) -> set[int]:
+    """Kills every process of a node (see `marked`) and all their descendants at one instant. Returns their pids."""
     gone: set[int] = set()
     for _ in range(20):
-        alive = descendants(marked(mark)) - {os.getpid()}
+        alive = descendants(marked(mark, folder)) - {os.getpid()}
         fresh = alive - gone
         if not fresh:
             break
