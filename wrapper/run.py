@@ -1,8 +1,8 @@
 """One attempt, from its due time to its end: the life of a wrapper.
 
-The pre-loaded process forks one of these an attempt and calls `main`. It takes the folder's lock and goes on from what the event file says: usually
-nothing, so it waits for the due time and starts the command; or a try that began and never ended, because a wrapper before it was killed: that try is
-lost and `retries` decides about a next. What it promises (SEMANTICS, "The wrapper", "What Igor promises" 2):
+The pre-loaded process has one of these processes for each attempt and calls `main` in it. It takes the folder's lock and goes on from what the
+event file says: usually nothing, so it waits for the due time and starts the command; or a try that began and never ended, because a wrapper before
+it was killed: that try is lost and `retries` decides about a next. What it promises (SEMANTICS, "The wrapper", "What Igor promises" 2):
 
 * "try n begins" is on disk before the fork, so no try number starts twice, through any crash;
 * the lease is looked at before every start and after that sync, and under `rerun` its end ends the command: KILL, at once;
@@ -57,24 +57,42 @@ class Outcome:
         return event
 
 
-def main(attempt: str, boot_id: str) -> None:
-    """In a fresh fork of the pre-loaded process, whose working directory is ROOT."""
-    os.setsid()
+def main(attempt: str, boot_id: str) -> bool:
+    """In a process of the pre-loaded one's making, whose working directory is ROOT. Returns whether this process may run another attempt."""
     os.chdir(f"{protocol.OPEN}/{attempt}")
     lock = os.open(protocol.LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    if not protocol.take_lock(lock):
-        return
-    linux.become_subreaper()
-    linux.name_process("igor-wrapper")
-    events = protocol.EventFile()
+    try:
+        if not protocol.take_lock(lock):
+            return True
+        events = protocol.EventFile()
+        try:
+            return _live(attempt, boot_id, events)
+        finally:
+            events.close()
+    finally:
+        os.close(lock)  # lets it go
+
+
+def _live(attempt: str, boot_id: str, events: protocol.EventFile) -> bool:
     spec = protocol.load_json(protocol.SPEC)
     if events.finished:
-        return
+        return True
     if spec is None:
         _without_spec(events)
-    else:
-        Wrapper(attempt, spec, events, boot_id).live()
-    _tell(attempt)
+        _tell(attempt)
+        return True
+    wrapper = Wrapper(attempt, spec, events, boot_id)
+    wrapper.live()
+    wrapper.close()
+    return _has_no_child()
+
+
+def _has_no_child() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False  # something that not even KILL ended: it stays with a wrapper of its own
 
 
 def _without_spec(events: protocol.EventFile) -> None:
@@ -120,11 +138,16 @@ class Wrapper:
         self.unwritten: list[dict[str, Any]] = []  # events that are written together with the next
         self._catch_signals()
 
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for fd in (self.timer, *self.signals, self.lease.asker_fd):
+            if fd >= 0:
+                os.close(fd)
+
     def _catch_signals(self) -> None:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.signals = read_end
-        self.poll.register(read_end, select.POLLIN)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        self.signals = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.poll.register(self.signals[0], select.POLLIN)
+        signal.set_wakeup_fd(self.signals[1], warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGUSR1, self._on_poke)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only wakes `poll`

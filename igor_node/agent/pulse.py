@@ -1,0 +1,108 @@
+"""What heartbeats tell this node: how far the leader's clock is from its own, and until when its attempts' leases are good.
+
+Both are measured on CLOCK_BOOTTIME, so a step of this machine's wall clock changes nothing. `Pulse` is fed by `link.py` with every heartbeat sent and
+every answer received; it writes the lease file that all wrappers read (`protocol.Lease` says under which condition they may).
+
+Why an attempt whose assignment comes too late never starts. The stream is one ordered connection. The lease of a new attempt counts from
+`lease_base`: the sending of the latest Hello or heartbeat whose answer came *before* the assignment did. The leader sent that answer, and had received
+that heartbeat, before it sent the assignment; so the node's count begins before the sending of the assignment, however long it was under way or
+this machine was suspended in between. The leader for its part must not give the attempt up before lease + margin from the *sending* of the assignment
+(each time it sends it), or from the arrival of a heartbeat that names it, whichever is later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+
+from igor_node.words import Instant
+from wrapper import protocol
+
+SAMPLES = 8  # the one with the least round trip is believed
+OPEN_BEATS_LIMIT = 64  # heartbeats without an answer that are remembered; the link is closed long before
+
+
+class Pulse:
+    def __init__(self, root: Path, boot_id: str) -> None:
+        self.boot_id = boot_id
+        self._path = root / protocol.LEASE
+        self._seq = 0
+        self._sent: dict[int, int] = {}
+        self._samples: deque[tuple[int, int]] = deque(maxlen=SAMPLES)  # (round trip, leader's clock minus CLOCK_BOOTTIME)
+        self.lease_base = 0
+        self.answered_boot_ns = 0
+        before = protocol.read_lease(str(self._path))
+        self._lease = before if before is not None and before.boot_id == boot_id else None
+
+    # --- the stream
+
+    def connected(self, hello_sent: int, welcome_received: int, leader_now: Instant) -> None:
+        """A leader has answered Hello. Another leader has another clock: what was measured before is forgotten."""
+        self._sent.clear()
+        self._samples.clear()
+        self._add_sample(welcome_received - hello_sent, leader_now - (hello_sent + welcome_received) // 2)
+        self.lease_base, self.answered_boot_ns = hello_sent, welcome_received
+
+    def beat(self, now: int) -> int:
+        """The number of the heartbeat that is sent now."""
+        self._seq += 1
+        self._sent[self._seq] = now
+        if len(self._sent) > OPEN_BEATS_LIMIT:
+            self._sent.pop(next(iter(self._sent)))
+        return self._seq
+
+    def answered(self, seq: int, now: int, leader_received: Instant, leader_sent: Instant) -> None:
+        sent = self._sent.pop(seq, None)
+        if sent is None:
+            return
+        round_trip = (now - sent) - (leader_sent - leader_received)
+        self._add_sample(round_trip, ((leader_received - sent) + (leader_sent - now)) // 2)
+        self.lease_base, self.answered_boot_ns = max(self.lease_base, sent), now
+        self._renew(sent, now)
+
+    def _add_sample(self, round_trip: int, clock_ns: int) -> None:
+        self._samples.append((max(round_trip, 0), clock_ns))
+
+    # --- the clock
+
+    @property
+    def clock_ns(self) -> int:
+        """The leader's wall clock minus CLOCK_BOOTTIME here; this machine's own wall clock as long as no leader was heard."""
+        if self._samples:
+            return min(self._samples)[1]
+        if self._lease is not None:
+            return self._lease.clock_ns
+        return _own_clock_ns()
+
+    @property
+    def error_ns(self) -> int | None:
+        """Half of the least round trip: how wrong `clock_ns` may be. None as long as no leader was heard."""
+        return min(self._samples)[0] // 2 if self._samples else None
+
+    def now(self) -> Instant:
+        """The leader's time."""
+        return Instant(protocol.boot_ns() + self.clock_ns)
+
+    # --- leases
+
+    def lease_good(self, lease_ns: int, now: int) -> bool:
+        """Whether an assignment that comes now may still start."""
+        return now < self.lease_base + lease_ns
+
+    def _renew(self, sent: int, received: int) -> None:
+        last = self._lease
+        steady = last is not None and received - last.renewed_boot_ns <= protocol.STEADY_GAP_NS
+        since = last.steady_boot_ns if steady and last is not None else received
+        self._lease = protocol.Lease(self.boot_id, max(sent, last.renewed_boot_ns if last else 0), since, self.clock_ns)
+        fd = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, self._lease.line(), 0)
+        finally:
+            os.close(fd)
+
+
+def _own_clock_ns() -> int:
+    import time
+
+    return time.time_ns() - protocol.boot_ns()
