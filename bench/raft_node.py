@@ -1,4 +1,4 @@
-"""One process with a Replica and a small ledger on SQLite, told what to do by JSON lines on stdin. For `bench/commit.py` and `tests/cluster/raft_*.py`.
+"""One process with a Replica and a small ledger on SQLite, told what to do by JSON lines. For `bench/commit.py` and `tests/cluster/test_raft_*.py`.
 
     python bench/raft_node.py --node a --folder D --cluster c --key HEX [--found] [--listen 127.0.0.1:0] [--no-pickle]
 
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import errno
 import json
+import logging
 import os
 import pickle
 import socket
@@ -282,6 +283,7 @@ def main() -> int:
     parser.add_argument("--found", action="store_true")
     parser.add_argument("--no-pickle", action="store_true")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # to stderr
     if options.no_pickle:
         forbid_pickle()
     return asyncio.run(serve(options))

@@ -389,6 +389,7 @@ class Pump:
             upto = min([upto, *(peer.match_index for peer in engine.peers().values() if peer.connected and engine.state == State.LEADER)])
         if upto > journal.base.index:
             engine.compact(upto)
+            journal.sync()  # removes the segments now, though nothing may be written for long
 
     # --- links, as their Observer
 

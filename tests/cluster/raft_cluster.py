@@ -34,10 +34,10 @@ class Failed(Exception):
 class Process:
     """One life of one node."""
 
-    def __init__(self, node: str, folder: Path, *, found: bool, key: str = KEY, cluster: str = "test") -> None:
+    def __init__(self, node: str, folder: Path, *, found: bool, key: str = KEY, listen: str = "127.0.0.1:0") -> None:
         self.node = node
-        command = [sys.executable, str(ROOT / "bench" / "raft_node.py"), "--node", node, "--folder", str(folder), "--cluster", cluster]
-        command += ["--key", key, "--no-pickle", *(["--found"] if found else [])]
+        command = [sys.executable, str(ROOT / "bench" / "raft_node.py"), "--node", node, "--folder", str(folder), "--cluster", "test"]
+        command += ["--key", key, "--listen", listen, "--no-pickle", *(["--found"] if found else [])]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.errors = (folder.parent / f"{node}.log").open("a+b")
         self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment)
@@ -94,6 +94,8 @@ class Cluster:
         self.addresses: dict[str, str] = {}
 
     def start(self, node: str, *, found: bool = False, **options: Any) -> Process:
+        """A later life listens where the first did, unless told otherwise."""
+        options = {"listen": self.addresses.get(node, "127.0.0.1:0"), **options}
         process = self.processes[node] = Process(node, self.folder / node, found=found, **options)
         return process
 
