@@ -1,0 +1,40 @@
+"""The cases of `cases/cron.jsonl`: facts of other schedulers' test suites, translated to Igor's rules."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from igor_node.definitions.jobs import Schedule
+from igor_node.definitions.preview import answer_batch, next_fires
+from igor_node.words import Instant, format_instant, parse_instant
+
+FILE = Path(__file__).parent / "cases" / "cron.jsonl"
+CASES = [json.loads(line) for line in FILE.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=f"{case['id']}: {case['why']}") for case in CASES])
+def test_case(case):
+    """The fires are those of the case, or the expression is refused."""
+    schedule = Schedule(cron=case["expr"], timezone=case["tz"])
+    if case.get("error"):
+        with pytest.raises(ValueError, match=r"expected|did you mean|matches no date"):
+            next_fires(schedule, "", parse_instant(case["from"]), 1)
+    else:
+        fires = next_fires(schedule, "", parse_instant(case["from"]), len(case["expect"]))
+        assert [format_instant(fire) for fire in fires] == case["expect"]
+
+
+def test_a_batch_answers_every_line_and_twice_the_same():
+    """A fault in one line does not stop the others."""
+    lines = [json.dumps({key: case[key] for key in ("id", "expr", "tz", "from")} | {"n": len(case.get("expect", "1"))}) for case in CASES]
+    lines.insert(3, "{broken")
+    lines.insert(5, '"text"')
+    answers = list(answer_batch(lines, Instant(0)))
+    assert answers == list(answer_batch(lines, Instant(0)))
+    decoded = [json.loads(answer) for answer in answers]
+    assert [each for each in decoded if each["id"] is None and "error" in each] == [decoded[3], decoded[5]]
+    by_id = {each["id"]: each for each in decoded}
+    for case in CASES:
+        assert ("error" in by_id[case["id"]]) == bool(case.get("error"))
+        assert by_id[case["id"]].get("fires") == case.get("expect")
