@@ -32,6 +32,7 @@ PAUSE_S = 0.2  # between two rounds through the nodes
 LONGEST_PAUSE_S = 0.5  # whatever Retry-After says: an election may be over sooner
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024  # an answer larger than this is not one of ours
 LINE_LIMIT_BYTES = 4 * 1024 * 1024  # of a stream
+PAGE_ITEMS = 1_000  # the most one answer holds
 REPEATABLE = frozenset({"GET", "HEAD"})
 BROKEN = (OSError, http.client.HTTPException)
 
@@ -73,6 +74,19 @@ class Client:
 
     def get(self, path: str, **query: Any) -> Any:
         return self.request("GET", with_query(path, query)).value
+
+    def pages(self, path: str, limit: int | None, **query: Any) -> dict[str, Any]:
+        """A list over as many answers as it takes: `items`, at most `limit` of them, and the cursor of what follows."""
+        items: list[Any] = []
+        cursor: Any = None
+        while limit is None or len(items) < limit:
+            wanted = PAGE_ITEMS if limit is None else min(PAGE_ITEMS, limit - len(items))
+            page = self.get(path, **query, limit=wanted, cursor=cursor)
+            items += page["items"]
+            cursor = page.get("next")
+            if not cursor:
+                break
+        return {"items": items, "next": cursor}
 
     def write(self, method: str, path: str, body: Any = None, *, key: str | None = None, headers: Mapping[str, str] | None = None) -> Answer:
         """A write that the cluster does once however often it is sent: it always carries an Idempotency-Key."""

@@ -18,8 +18,6 @@ from igor_node.cli.times import Moment
 if TYPE_CHECKING:
     from igor_node.definitions.jobs import Schedule
 
-LIST_LIMIT = 1_000  # the most one answer holds
-
 JOB_COLUMNS = (
     Column("JOB", "id"),
     Column("SCHEDULE", lambda job: schedules_text(job)),
@@ -42,7 +40,7 @@ def schedules_text(job: dict[str, Any]) -> str:
 @click.pass_obj
 def jobs(session: Session, project: str | None) -> None:
     """List the jobs of the cluster, with what they did last and when they fire next."""
-    found = session.client.get("/v1/jobs", project=project, limit=LIST_LIMIT)
+    found = session.client.pages("/v1/jobs", None, project=project)
     session.items(found["items"], JOB_COLUMNS, whole=found, name="id", empty="there are no jobs; igor push DIR sends some")
 
 
@@ -172,7 +170,12 @@ def schedule_of(expression: str, zone: str) -> Schedule:
         return Schedule(cron=expression, timezone=zone)
 
 
-UPCOMING_COLUMNS = (Column("SCHEDULED", "scheduled_time", "time"), Column("JOB", "job"), Column("DUE", "due_time", "time", wide=True))
+UPCOMING_COLUMNS = (
+    Column("SCHEDULED", "scheduled_time", "time"),
+    Column("JOB", "job"),
+    Column("NOTE", lambda fire: "paused: will be skipped" if fire.get("paused") else ""),
+    Column("DUE", "due_time", "time", wide=True),
+)
 
 
 @click.command("upcoming", cls=Command, examples=["igor upcoming", "igor upcoming --hours 1 --json"])

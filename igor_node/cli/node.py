@@ -26,6 +26,7 @@ from igor_node.cli.target import default_data_dir, normal_address, read_token_fi
 from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, Join, read_settings
 
 CHECK_TIMEOUT_S = 5.0
+FAILED, REFUSED = 1, 4
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 VERDICTS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 CLOCK_ERROR_WARNING_S = 1.0  # a leader's clock that is further off stops scheduling
@@ -111,7 +112,18 @@ def serve(data_dir: Path | None, options: dict[str, Any], joining: Join | None) 
     make_data_dir(settings.data_dir)
     from igor_node.node import run_node
 
-    return run_node(settings, join=joining)
+    try:
+        return run_node(settings, join=joining)
+    except words.IgorError as problem:
+        command.tell("igor-node", problem)
+        return exit_code_of(problem)
+
+
+def exit_code_of(problem: words.IgorError) -> int:
+    """A refusal by the cluster is 4; what names a code of its own (`DataDirProblem`: 3, `StartFailed`: 1) keeps it; all else failed."""
+    if isinstance(problem, words.Denied | words.Unauthenticated | words.WrongHost | words.Conflict):
+        return REFUSED
+    return FAILED if isinstance(problem, words.ERRORS) else problem.exit_code
 
 
 def make_data_dir(data_dir: Path) -> None:

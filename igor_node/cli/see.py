@@ -16,7 +16,7 @@ from igor_node.cli.session import Session
 from igor_node.cli.times import Moment, SpanSeconds
 
 AUDIT_FAILED = 1
-PAGE_RUNS = 1_000  # the most one answer holds
+STATES = (*(state.value for state in words.RunState), "live")  # live: all that have not ended
 
 RUN_COLUMNS = (
     Column("RUN", "id", "id"),
@@ -45,7 +45,7 @@ def nodes_text(run: dict[str, Any]) -> str:
     "--state",
     "states",
     multiple=True,
-    type=click.Choice([state.value for state in words.RunState]),
+    type=click.Choice(STATES),
     help="Only runs in this state; may be given several times.",
 )
 @click.option("--since", type=Moment(), metavar="T", help="Only runs since T: a time, a date, or a span back like 2h.")
@@ -53,16 +53,8 @@ def nodes_text(run: dict[str, Any]) -> str:
 @click.pass_obj
 def runs(session: Session, job_name: str | None, states: tuple[str, ...], since: str | None, limit: int) -> None:
     """List runs, the latest first."""
-    query = {"job": job_name, "state": ",".join(states) or None, "since": since}
-    items: list[dict[str, Any]] = []
-    cursor: Any = None
-    while len(items) < limit:
-        page = session.client.get("/v1/runs", **query, limit=min(PAGE_RUNS, limit - len(items)), cursor=cursor)
-        items += page["items"]
-        cursor = page.get("next")
-        if not cursor:
-            break
-    session.items(items, RUN_COLUMNS, whole={"items": items, "next": cursor}, name="id", empty="there are no such runs")
+    found = session.client.pages("/v1/runs", limit, job=job_name, state=",".join(states) or None, since=since)
+    session.items(found["items"], RUN_COLUMNS, whole=found, name="id", empty="there are no such runs")
 
 
 @click.command("show", cls=Command, examples=["igor show nightly-report@latest", "igor show 0k3v --json"])
@@ -247,4 +239,27 @@ def audit(session: Session, job_name: str | None, start: str | None, end: str | 
 @click.pass_obj
 def events(session: Session, following: bool, limit: int) -> None:
     """Print what happens in the cluster, a line an event."""
-    raise NotImplementedError
+    found = session.client.get("/v1/events", last=limit)
+    for event in found["items"]:
+        print_event(session, event)
+    if following:
+        for event in session.client.events("/v1/events", str(found["last"])):
+            print_event(session, event.data)
+
+
+def print_event(session: Session, event: dict[str, Any]) -> None:
+    match session.form:
+        case "json" | "jsonl":
+            click.echo(output.compact(event))
+        case "name":
+            click.echo(event["number"])
+        case _:
+            click.echo(output.printable(event_text(session, event)))
+
+
+def event_text(session: Session, event: dict[str, Any]) -> str:
+    """`2026-11-24 02:00:00Z  run  demo/hello 0k3v…  state=running`: when, of what kind, about what, what changed."""
+    about = [str(event[key]) for key in ("node", "job", "run", "stage") if event.get(key)] or [str(event.get("project") or "")]
+    changes = [f"{key}={value if isinstance(value, str) else output.compact(value)}" for key, value in (event.get("data") or {}).items()]
+    by = [f"by {event['actor']}"] if event.get("actor") else []
+    return "  ".join([session.time(event.get("at")), event["kind"], " ".join(about), *[" ".join([*changes, *by])]]).rstrip()

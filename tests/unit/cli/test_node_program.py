@@ -108,15 +108,33 @@ def test_what_a_disk_refuses_is_said_in_words(number: int, said: str) -> None:
     assert said in start_trouble(OSError(number, "Input/output error"))
 
 
-def test_what_stops_a_node_is_one_line_and_its_code(igor_node: IgorNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class InUse(words.IgorError):
+    exit_code = 3
+
+
+@pytest.mark.parametrize(
+    "problem, code",
+    [
+        (words.Unavailable("no peer answers"), 1),
+        (words.Denied("the token is revoked"), 4),
+        (words.Unauthenticated("the token is not known"), 4),
+        (words.WrongHost("this is another cluster"), 4),
+        (words.Conflict("the name n2 is taken"), 4),
+        (InUse("another igor-node uses it"), 3),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_stops_a_node_is_one_line_and_its_code(
+    igor_node: IgorNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: words.IgorError, code: int
+) -> None:
     """Never a traceback."""
 
     def run_node(settings: NodeSettings, *, join: Join | None) -> int:
-        raise words.Unavailable("no peer answers", hint="is one running?")
+        raise problem
 
     monkeypatch.setitem(sys.modules, "igor_node.node", SimpleNamespace(run_node=run_node))  # type: ignore[arg-type]
     ended = igor_node("start", "--data-dir", str(tmp_path / "n"))
-    assert ended.code == 7 and ended.err == "igor-node: no peer answers; is one running?\n"
+    assert ended.code == code and ended.err == f"igor-node: {problem}\n"
 
 
 # --- check and leave

@@ -234,7 +234,7 @@ def test_show_tells_stages_attempts_and_tries(igor: Igor, node: FakeNode) -> Non
 
 
 def test_runs_reads_as_many_pages_as_the_limit_needs(igor: Igor, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("igor_node.cli.see.PAGE_RUNS", 2)
+    monkeypatch.setattr("igor_node.cli.client.PAGE_ITEMS", 2)
 
     def page(asked: Asked) -> Reply:
         start = int(asked.query.get("cursor", 0))
@@ -262,3 +262,33 @@ def test_a_job_cannot_steer_the_terminal(igor: Igor, node: FakeNode) -> None:
 def test_reads_without_a_quorum_say_their_age(igor: Igor, node: FakeNode) -> None:
     node.on("GET", "/v1/runs", Reply({"items": [a_run()], "next": None}, headers={"Igor-Age": "12"}))
     assert "no quorum: this is what the node knew 12.0s ago" in igor("runs").err
+
+
+# --- events
+
+
+def an_event(number: int, **more: Any) -> dict[str, Any]:
+    event = {"number": number, "at": "2026-11-24T02:00:00Z", "kind": "run", "project": "demo", "job": "demo/hello", "run": RUN_ID, "stage": None}
+    return {**event, "node": None, "actor": "founder (t)", "data": {"state": "running"}, **more}
+
+
+def test_events_are_a_line_each(igor: Igor, node: FakeNode) -> None:
+    node.on("GET", "/v1/events", {"items": [an_event(7)], "last": 7})
+    assert igor("events", "--limit", "3").out == f"2026-11-24 02:00:00Z  run  demo/hello {RUN_ID}  state=running by founder (t)\n"
+    assert node.asked[0].query == {"last": "3"}
+    assert json.loads(igor("events", "--json").out) == an_event(7)
+
+
+def test_events_follow_goes_on_after_the_last(igor: Igor, node: FakeNode) -> None:
+    """Without gap or repetition; the stream has no end of its own."""
+
+    def events(asked: Asked) -> Reply:
+        if "last" in asked.query:
+            return Reply({"items": [an_event(7)], "last": 7})
+        if asked.headers["last-event-id"] == "7":
+            return Reply(lines=lambda asked: iter(["id: 8", f"data: {json.dumps(an_event(8))}", ""]), cut=True)
+        return problem("Denied", 403, "that is enough")
+
+    node.on("GET", "/v1/events", events)
+    ended = igor("events", "-f", "-o", "name")
+    assert ended.out == "7\n8\n" and ended.code == 6
