@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -37,8 +37,9 @@ VIEWS_KEPT_NS = 2 * words.SECOND
 class Front:
     """What all requests of this node share."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, table: Sequence[Route]) -> None:
         self.services = services
+        self.routes = tuple(table)
         self.links = auth.Links()
         self.forwarder = forward.Forwarder()
         self.heard = quorum.Heard(services.replica, services.clock)
@@ -109,9 +110,9 @@ class Call:
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Reads the ledger as of one index, which the answer tells in `Igor-Index`."""
-        at_least = self.services.changes.index
-        found = await self.services.reads.query(function)
-        self.index = max(self.index or 0, at_least)
+        index, found = await self.services.reads.indexed(function)
+        if self.route.where is not Where.WRITE:
+            self.index = index if self.index is None else min(self.index, index)  # two reads are as new as the older one
         return found
 
     async def propose(self, command: commands.AnyCommand) -> Any:
@@ -138,7 +139,7 @@ def refusal(refused: commands.Refused) -> words.IgorError:
     return kind(refused.message, hint=refused.hint)
 
 
-def endpoint(front: Front, route: Route) -> Callable[[web.Request], Any]:
+def endpoint(front: Front, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The aiohttp handler of one route."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -148,7 +149,7 @@ def endpoint(front: Front, route: Route) -> Callable[[web.Request], Any]:
         stranger = auth.check_origin(request.headers.get("Origin"), request.headers.get("Host"), known)
         if stranger:
             call.headers |= cross_origin(request.headers["Origin"])
-        if route.role is not None or route.where is not Where.HERE:
+        if not route.any_host:
             auth.check_host(request.headers.get("Host"), front.services.hosts)
         if route.where is not Where.HERE and not front.services.holds_ledger():
             return await ask_a_peer(call)
@@ -199,11 +200,12 @@ async def answer_read(call: Call) -> web.StreamResponse:
     pairs = list(call.request.query.items())
     consistent = routes.parse_parameter("consistent", dict(pairs).get("consistent", "0"), bool)
     body = await routes.read_body(call.request, call.route.body_limit) if call.route.body else b""
+    wanted = 0
     if consistent:
         if not call.services.replica.is_leader():
             return await ask_the_leader(call, body)
-        call.index = await call.services.replica.read_barrier(limits.BARRIER_WITHIN_S)
-    wanted = max(call.index or 0, asked_index(call))
+        wanted = await call.services.replica.read_barrier(limits.BARRIER_WITHIN_S)
+    wanted = max(wanted, asked_index(call))
     if not await wait_for_index(call, wanted):
         raise Unavailable(f"this node has applied {call.services.changes.index}, not yet {wanted}", hint="ask again, or another node")
     call.age_s = call.front.heard.age_s()
@@ -327,13 +329,7 @@ async def wait_for_index(call: Call, wanted: int) -> bool:
     changes = call.services.changes
     if wanted <= changes.index:
         return wanted > 0 or call.route.where is Where.READ
-    try:
-        async with asyncio.timeout(limits.INDEX_WITHIN_S):
-            while changes.index < wanted:
-                await changes.wait(frozenset(), changes.index)
-            return True
-    except TimeoutError:
-        return False
+    return await changes.reached(wanted, limits.INDEX_WITHIN_S)
 
 
 # --- nodes that cannot answer by themselves
@@ -388,4 +384,6 @@ async def ask(call: Call, addresses: Any, body: bytes) -> web.StreamResponse:
             if call.request.transport is None or call.request._prepare_hook is None:
                 raise
             failures.append(str(problem))
-    raise Unavailable("no node that holds the ledger could be asked" + (f" ({'; '.join(failures)})" if failures else ""), hint="ask again in a moment")
+    raise Unavailable(
+        "no node that holds the ledger could be asked" + (f" ({'; '.join(failures)})" if failures else ""), hint="ask again in a moment"
+    )

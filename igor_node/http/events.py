@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import msgspec
 
 from igor_node.http.limits import EVENT_BATCH, EVENT_FRAMES_KEPT, EVENT_FRAMES_QUEUED, EVENT_READERS, PING_S
+from igor_node.http.problems import Gone
 from igor_node.http.services import Services
 from igor_node.ledger import queries
-from igor_node.words import IgorError, TooMany
+from igor_node.words import TooMany, format_instant
 
 EVENTS = frozenset({"events"})
 BEAT = b"event: beat\ndata: {}\n\n"
 """On a quiet stream, so that both sides see that the other is there; a page cannot see comments."""
-
-
-class Gone(IgorError):
-    status, exit_code, title = 410, 4, "Gone"
 
 
 class Reader:
@@ -70,7 +68,7 @@ class Hub:
         """The owner's task: runs as long as the application."""
         changes = self._services.changes
         since = changes.index
-        self._last = await self._services.reads.query(queries.last_event)
+        _, self._last = await self._services.reads.query(queries.event_bounds)
         self._started.set()
         while True:
             await self._spread()
@@ -97,7 +95,7 @@ class Hub:
             raise TooMany(f"{EVENT_READERS} readers of events are connected", hint="ask another node", retry_after_s=5)
         if last_id is None:
             return
-        first = await self._services.reads.query(queries.first_event)
+        first, _ = await self._services.reads.query(queries.event_bounds)
         if last_id + 1 < first:
             raise Gone(f"events up to {first - 1} are no longer kept, you asked for those after {last_id}", hint="look anew, then follow from now on")
 
@@ -134,5 +132,9 @@ class Hub:
             yield b"".join(frame for _, frame in found)
 
 
-def encode_frame(event: queries.Event) -> bytes:
-    return b"id: %d\ndata: %b\n\n" % (event.number, msgspec.json.encode(event))
+def event_json(event: queries.EventRow) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(event), "at": format_instant(event.at)}
+
+
+def encode_frame(event: queries.EventRow) -> bytes:
+    return b"id: %d\ndata: %b\n\n" % (event.number, msgspec.json.encode(event_json(event)))

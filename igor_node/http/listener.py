@@ -11,8 +11,9 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
+from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -51,7 +52,8 @@ def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]
         raise Invalid(f'"{host}" is not an address of this machine\'s loopback', hint="expected 127.0.0.1, [::1] or localhost") from None
     if not address.is_loopback:
         raise Invalid(
-            f"{host} is not on loopback; this version has no TLS yet and serves 127.0.0.1, [::1] or localhost only", hint="use --listen 127.0.0.1:7946"
+            f"{host} is not on loopback; this version has no TLS yet and serves 127.0.0.1, [::1] or localhost only",
+            hint="use --listen 127.0.0.1:7946",
         )
     return (socket.AF_INET if address.version == 4 else socket.AF_INET6), (name, port)
 
@@ -95,8 +97,8 @@ class Listener:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._runner.cleanup()
 
-    def _own(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -156,7 +158,12 @@ async def peek(sock: socket.socket, magic: bytes) -> bytes:
 async def readable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(sock, lambda: ready.done() or ready.set_result(None))
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(sock, tell)
     try:
         await ready
     finally:

@@ -6,12 +6,12 @@ The statuses and titles stand at the classes of `words.IgorError`; this module a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp import web
 
-from igor_node.words import IgorError, Invalid, TooMany, Unavailable
+from igor_node.words import IgorError, Invalid, OutcomeUnknown, TooMany, Unavailable, WrongHost
 from raft.interface import Halted, NotLeader, Unknown
 
 CONTENT_TYPE = "application/problem+json"
@@ -33,6 +33,20 @@ class NotTheLeader(Unavailable):
     """A forwarded request reached a node that does not lead. Surely nothing was done, so the node that forwarded it asks the next one."""
 
     title = "Not the leader"
+
+
+class NotHere(WrongHost):
+    """Only the leader does this. Its address, where it is known, stands in the header `Igor-Leader`."""
+
+    title = "Not the leader"
+
+    def __init__(self, leader: str | None) -> None:
+        super().__init__("this node does not lead", hint=f"go to {leader}" if leader else "no leader is known; try again in a moment")
+        self.leader = leader
+
+
+class Gone(IgorError):
+    status, exit_code, title = 410, 4, "Gone"
 
 
 HTTP_TITLES: Mapping[int, tuple[str, str]] = {
@@ -93,6 +107,10 @@ def answer(error: BaseException) -> web.Response:
         headers["Retry-After"] = "1"
     if isinstance(error, NotTheLeader):
         headers["Igor-Not-Leader"] = "1"
+    if isinstance(error, Unknown | OutcomeUnknown):
+        headers["Igor-Outcome"] = "unknown"
+    if isinstance(error, NotHere) and error.leader is not None:
+        headers["Igor-Leader"] = error.leader
     if told.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, web.HTTPMethodNotAllowed):
@@ -101,10 +119,10 @@ def answer(error: BaseException) -> web.Response:
 
 
 @web.middleware
-async def middleware(request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:  # type: ignore[name-defined]
+async def middleware(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
     """Outermost: whatever leaves a handler as an exception becomes a problem; only the unforeseen is logged."""
     try:
-        return await handler(request)  # type: ignore[no-any-return]
+        return await handler(request)
     except (IgorError, NotLeader, Unknown, Halted) as error:
         return answer(error)
     except web.HTTPException as error:

@@ -80,6 +80,8 @@ class Route:
     statuses: Sequence[int] = (200,)
     body_limit: int = BODY_LIMIT_BYTES
     stream: str | None = None  # the content type of an answer that goes on
+    own_token: bool = False  # asks for a token that is none of the ledger's tokens, and checks it itself
+    any_host: bool = False  # answered under any host name: for probes
     hidden: bool = False  # not part of the API: pages and files
     keyed: bool = True  # whether an Idempotency-Key may stand for the id of the ledger's command
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from igor_node.edges import Clock
+from igor_node.ledger.changes import Changes
 from raft.interface import Members, NodeId, Proposed, Term
 
 T = TypeVar("T")
@@ -61,15 +62,7 @@ class Reads(Protocol):
     """`ledger.reads.Reads`: one read transaction on a read-only connection, in a small pool of threads."""
 
     async def query(self, function: Callable[[sqlite3.Connection], T]) -> T: ...
-
-
-class Changes(Protocol):
-    """Tells what the ledger's commits touched. `index`: the last entry that was applied here."""
-
-    @property
-    def index(self) -> int: ...
-    async def wait(self, topics: frozenset[str], since: int) -> int:
-        """Returns the index of the last commit that touched one of `topics` (empty: any), once that is greater than `since`."""
+    async def indexed(self, function: Callable[[sqlite3.Connection], T]) -> tuple[int, T]: ...
 
 
 class NodeStreams(Protocol):
@@ -99,17 +92,41 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogPiece(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines from an offset on. `next`: where the next piece begins; `more`: whether something is there already. `from_` > asked: a cut."""
+    """Lines from an offset on. `next`: where the next piece begins; `more`: whether something is there already."""
 
     lines: tuple[LogLine, ...]
     next: int
     more: bool = False
 
 
+class LineView(Protocol):
+    """What is used of a line, wherever it was read."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def at(self) -> int: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def partial(self) -> bool: ...
+
+
+class PieceView(Protocol):
+    @property
+    def lines(self) -> Sequence[LineView]: ...
+    @property
+    def next(self) -> int: ...
+    @property
+    def more(self) -> bool: ...
+
+
 class Logs(Protocol):
     """`agent`: the output of attempts whose folders are on this machine."""
 
-    async def read(self, attempt: str, try_n: int, offset: int, limit: int) -> LogPiece:
+    async def read(self, attempt: str, try_n: int, offset: int, limit: int) -> PieceView:
         """At most `limit` whole lines from the stored byte `offset` on; an empty piece at the end. Raises words.NotFound."""
 
 

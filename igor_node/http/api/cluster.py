@@ -1,0 +1,351 @@
+"""The cluster and its nodes: how it is, joining and leaving, the stream between a node and the leader, leases, health."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from igor_node import stream
+from igor_node.http import auth, quorum
+from igor_node.http.api.jobs import text
+from igor_node.http.auth import compose_token, derive_secret, hash_secret
+from igor_node.http.dispatch import Call
+from igor_node.http.openapi import describe_routes
+from igor_node.http.problems import NotHere
+from igor_node.http.routes import Reply, Route, Struct, Where
+from igor_node.http.services import LiveView
+from igor_node.ledger import commands, queries
+from igor_node.words import NAME, SECOND, Denied, Invalid, NodeState, Role, Unauthenticated, Unavailable, WrongHost
+
+NODE_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+ADDRESS = re.compile(r"(https?://)?(\[[0-9a-fA-F:]+\]|[0-9A-Za-z.-]+):\d{1,5}")
+LABELS_LIMIT = 100
+SLOTS_LIMIT = 10_000
+STREAM_PING_S = 10.0  # a node that is gone without a word is noticed
+
+
+class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`cluster`: the one that the node belongs to already, where it comes back. `address`: HOST:PORT or a URL."""
+
+    id: str
+    name: str
+    address: str
+    labels: dict[str, str] = {}
+    slots: int = 1
+    version: str = ""
+    cluster: str = ""
+
+
+class LeaveBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    reason: str = ""
+
+
+# --- how it is
+
+
+class LeaderAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    leader: str | None
+    id: str | None
+    address: str | None
+    term: int
+    here: bool
+
+
+async def show_cluster(call: Call) -> Any:
+    status = call.services.replica.status()
+    heard = {view.node: view for view in await call.front.live_views()}
+    rows = await call.read(queries.nodes)
+    info = await call.read(queries.cluster)
+    names = {row.node: row.name for row in rows}
+    voters = [names.get(member.id, member.id) for member in status.members.voters]
+    learners = {member.id for member in status.members.learners}
+    return {
+        "id": info.cluster if info is not None else call.services.me.cluster,
+        "leader": names.get(status.leader, status.leader) if status.leader is not None else None,
+        "term": status.term,
+        "voters": voters,
+        "wanted_voters": info.wanted_voters if info is not None else None,
+        "nodes": [
+            node_json(row, heard.get(row.node), role_of(row.node, {member.id for member in status.members.voters}, learners), call.now())
+            for row in rows
+        ],
+        "commit_index": status.commit_index,
+        "applied_index": call.index,
+        "highly_available": highly_available(status, rows),
+        "quorum": status.quorum,
+        "age_s": call.age_s,
+        "why": None if status.quorum else quorum.why_none(call.services.replica),
+        "node": call.services.me.name,
+        "version": call.services.me.version,
+    }
+
+
+def role_of(node: str, voters: set[str], learners: set[str]) -> str:
+    return "voter" if node in voters else "learner" if node in learners else "worker"
+
+
+def highly_available(status: Any, rows: list[queries.NodeRow]) -> bool:
+    """Whether any one voter may be lost: three or more voters, of which enough are up."""
+    up = {row.node for row in rows if row.state in (NodeState.UP, NodeState.DRAINING)}
+    voters = [member.id for member in status.members.voters]
+    return status.quorum and len(voters) >= 3 and sum(voter in up for voter in voters) - 1 > len(voters) // 2
+
+
+def node_json(row: queries.NodeRow, view: LiveView | None, role: str, now: int) -> dict[str, Any]:
+    """`clock_error_s`, `heard_at` and what the machine has left come from the leader's heartbeats: null where it cannot be asked."""
+    return {
+        "id": row.node,
+        "name": row.name,
+        "address": base_url(row.address),
+        "role": role,
+        "state": row.state,
+        "reason": row.reason,
+        "labels": row.labels,
+        "slots": row.slots,
+        "slots_used": row.used,
+        "running": row.running,
+        "version": row.version,
+        "changed_at": text(row.changed_at),
+        "clock_error_s": view.clock_error_s if view is not None else None,
+        "heard_at": text(now - int(view.heard_s * SECOND)) if view is not None else None,
+        "load": view.load if view is not None else None,
+        "memory_free_bytes": view.memory_free_bytes if view is not None else None,
+    }
+
+
+def base_url(address: str) -> str:
+    return address if "://" in address else f"http://{address}"
+
+
+async def list_nodes(call: Call) -> Any:
+    cluster = await show_cluster(call)
+    return {"items": cluster["nodes"], "next": None}
+
+
+async def live_nodes(call: Call) -> Any:
+    """The leader's views alone; others answer with none."""
+    return list(call.services.views()) if call.services.replica.is_leader() else []
+
+
+async def show_leader(call: Call) -> Any:
+    status = call.services.replica.status()
+    name = None
+    if status.leader is not None and call.services.holds_ledger():
+        rows = await call.services.reads.query(queries.nodes)
+        name = next((row.name for row in rows if row.node == status.leader), None)
+    return LeaderAnswer(
+        leader=name,
+        id=status.leader,
+        address=call.services.leader_address(),
+        term=status.term,
+        here=call.services.replica.is_leader(),
+    )
+
+
+# --- joining and leaving
+
+
+async def join(call: Call) -> Any:
+    """Registers a node, gives it a token of its own and the cluster's key. Sent twice it answers the same: the secret follows from the id."""
+    body: JoinBody = call.body
+    check_join(call, body)
+    info = await call.read(queries.cluster)
+    known = {row.node for row in await call.read(queries.nodes)}
+    secret = derive_secret(call.services.key, f"node {body.id}")
+    token = f"n-{body.id}"
+    await call.propose(
+        commands.RegisterNode(
+            node=body.id, name=body.name, address=body.address, labels=body.labels, slots=body.slots, version=body.version,
+            token_id=token, token_hash=hash_secret(secret),
+        )
+    )  # fmt: skip
+    members = call.services.replica.status().members
+    answer = {
+        "cluster": info.cluster if info is not None else call.services.me.cluster,
+        "id": body.id,
+        "name": body.name,
+        "token": compose_token(token, secret),
+        "key": call.services.key.hex(),
+        "members": [{"id": member.id, "address": member.address} for member in (*members.voters, *members.learners)],
+    }
+    return Reply(answer, status=200 if body.id in known else 201)
+
+
+def check_join(call: Call, body: JoinBody) -> None:
+    if body.cluster and body.cluster != call.services.me.cluster:
+        raise WrongHost(
+            f"this node belongs to cluster {call.services.me.cluster}, you come from {body.cluster}",
+            hint="join with --reset to give up the other one",
+        )
+    if call.caller.node is not None and call.caller.node != body.id:
+        raise Denied(f"your token is that of node {call.caller.node}, not of {body.id}", hint="a new node needs a join token")
+    faults = []
+    if not NODE_ID.fullmatch(body.id):
+        faults.append("id: it is not an id of a node; expected up to 64 letters, digits, - _")
+    if not NAME.fullmatch(body.name):
+        faults.append(f'name: "{body.name}" is not a name; expected up to 100 letters, digits, - _ .')
+    if not ADDRESS.fullmatch(body.address):
+        faults.append(f'address: "{body.address}" is not an address; expected HOST:PORT')
+    if not 0 <= body.slots <= SLOTS_LIMIT:
+        faults.append(f"slots: {body.slots} is not possible; expected 0 to {SLOTS_LIMIT}")
+    if len(body.labels) > LABELS_LIMIT:
+        faults.append(f"labels: {len(body.labels)} are too many; expected at most {LABELS_LIMIT}")
+    if faults:
+        raise Invalid("the node cannot join", faults=faults)
+
+
+async def leave(call: Call) -> Any:
+    name = call.part("node")
+    row = await call.read(lambda connection: queries.node(connection, name))
+    if call.caller.role is Role.NODE and call.caller.node != row.node:
+        raise Denied(f"a node may only take itself out, not {row.name}")
+    if call.services.leave is not None:
+        await call.services.leave(row.node)
+    await call.propose(commands.RemoveNode(node=row.node, reason=call.body.reason if call.body is not None else ""))
+    return {"id": row.node, "name": row.name, "left": True}
+
+
+# --- a node's stream, and leases
+
+
+async def node_stream(call: Call) -> web.StreamResponse:
+    """The WebSocket of one node to the leader; any other node says who leads."""
+    node = call.part("node")
+    if call.caller.node is not None and call.caller.node != node:
+        raise Denied(f"your token is that of node {call.caller.node}, not of {node}")
+    if not call.services.replica.is_leader():
+        raise NotHere(call.services.leader_address())
+    socket = web.WebSocketResponse(max_msg_size=stream.FRAME_LIMIT_BYTES, heartbeat=STREAM_PING_S, compress=False, timeout=2.0)
+    await socket.prepare(call.request)
+    try:
+        await call.services.streams.serve(node, received(socket), socket.send_bytes)
+    finally:
+        await socket.close(code=WSCloseCode.GOING_AWAY)
+    return socket
+
+
+async def received(socket: web.WebSocketResponse) -> AsyncIterator[bytes]:
+    """Binary frames until the other side closes; a text frame is none of ours and ends the stream."""
+    async for message in socket:
+        if message.type is not WSMsgType.BINARY:
+            return
+        yield message.data
+
+
+async def renew(call: Call) -> Any:
+    """A wrapper renews its attempt's lease. Only the leader renews; that a node knows no leader counts only from a majority of voters."""
+    attempt = call.part("attempt")
+    token = given_token(call.request)
+    services = call.services
+    me = services.replica.status().members.is_voter(services.me.id)
+    if services.replica.is_leader():
+        if not services.renew(attempt, token):
+            raise Unauthenticated("the attempt or its token is not known, or the attempt has ended")
+        return {"renewed": True, "voter": me, "node": services.me.id, "term": services.replica.status().term}
+    status = services.replica.status()
+    if status.quorum and status.leader is not None:
+        raise NotHere(services.leader_address())
+    await check_renewal(call, attempt, token)
+    if not me:
+        raise Unavailable("this node is no voter and knows no leader", hint="ask a voter")
+    return {"no_leader": True, "voter": me, "node": services.me.id, "term": status.term}
+
+
+def given_token(request: web.Request) -> str:
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token:
+        raise Unauthenticated("a renewal needs the attempt's own token", hint="send Authorization: Bearer TOKEN")
+    return token.strip()
+
+
+async def check_renewal(call: Call, attempt: str, token: str) -> None:
+    """Without a leader the ledger still knows whose token this is."""
+
+    def known(connection: sqlite3.Connection) -> str | None:
+        row = queries.attempt(connection, attempt)
+        return row.renew_hash if row is not None else None
+
+    expected = await call.services.reads.query(known)
+    if expected is None or not auth.same(expected, hash_secret(token)):
+        raise Unauthenticated("the attempt or its token is not known here")
+
+
+# --- health
+
+
+async def healthz(call: Call) -> Any:
+    """Alive: the loop runs, the replica has not halted."""
+    halted = call.services.replica.status().halted
+    if halted:
+        raise Unavailable(f"this node has stopped: {halted}")
+    return {"ok": True, "node": call.services.me.name}
+
+
+async def readyz(call: Call) -> Any:
+    """Ready for clients: a quorum, and this node's ledger is caught up."""
+    status = call.services.replica.status()
+    if status.halted or not status.quorum:
+        raise Unavailable(quorum.why_none(call.services.replica))
+    if not call.services.holds_ledger():
+        raise Unavailable("this node holds no ledger that is caught up")
+    return {"ok": True, "node": call.services.me.name, "applied_index": status.applied_index}
+
+
+async def metrics(call: Call) -> web.Response:
+    """Prometheus' text format: this node's replica, and what the ledger counts."""
+    status = call.services.replica.status()
+    figures: dict[str, Any] = {
+        "igor_raft_term": status.term,
+        "igor_raft_commit_index": status.commit_index,
+        "igor_raft_applied_index": status.applied_index,
+        "igor_raft_leader": int(call.services.replica.is_leader()),
+        "igor_quorum": int(status.quorum),
+        "igor_ledger_age_seconds": round(call.front.heard.age_s(), 3),
+        **call.services.metrics(),
+    }
+    if call.services.holds_ledger():
+        counts = await call.services.reads.query(queries.run_counts)
+        figures |= {f"igor_runs_{state}": count for state, count in counts.items() if state != "stages_queued"}
+        figures["igor_stages_queued"] = counts.get("stages_queued", 0)
+    lines = [line for name, value in figures.items() for line in (f"# TYPE {name} gauge", f"{name} {value}")]
+    return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", headers={"Cache-Control": "no-store"})
+
+
+async def openapi(call: Call) -> Any:
+    return describe_routes(call.front.routes, call.services.me.version)
+
+
+ROUTES = (
+    Route(method="GET", path="/v1/cluster", handler=show_cluster, summary="The cluster: leader, voters, nodes, where the ledger stands", nodes=True),
+    Route(method="GET", path="/v1/leader", handler=show_leader, summary="Who leads, as this node knows", nodes=True, where=Where.HERE,
+          answer=LeaderAnswer),
+    Route(method="GET", path="/v1/nodes", handler=list_nodes, summary="The nodes", nodes=True),
+    Route(method="GET", path="/v1/nodes/live", handler=live_nodes, summary="What the leader knows from heartbeats", nodes=True, where=Where.HERE),
+    Route(
+        method="POST", path="/v1/nodes", handler=join, summary="Join: register a node", role=Role.NODE, where=Where.WRITE, body=JoinBody,
+        statuses=(201, 200),
+    ),
+    Route(
+        method="POST", path="/v1/nodes/{node}/leave", handler=leave, summary="Take a node out for good", role=Role.ADMIN, nodes=True,
+        where=Where.WRITE, body=LeaveBody,
+    ),
+    Route(method="DELETE", path="/v1/nodes/{node}", handler=leave, summary="Take a node out for good", role=Role.ADMIN, nodes=True,
+          where=Where.WRITE),
+    Route(
+        method="GET", path="/v1/nodes/{node}/stream", handler=node_stream, summary="A node's WebSocket to the leader", role=Role.NODE,
+        where=Where.HERE, stream="application/octet-stream", statuses=(101,),
+    ),
+    Route(
+        method="POST", path="/v1/attempts/{attempt}/renew", handler=renew, summary="Renew an attempt's lease, with the attempt's own token",
+        role=None, where=Where.HERE, own_token=True,
+    ),
+    Route(method="GET", path="/healthz", handler=healthz, summary="Alive", role=None, where=Where.HERE, any_host=True),
+    Route(method="GET", path="/readyz", handler=readyz, summary="Quorum and caught up", role=None, where=Where.HERE, any_host=True),
+    Route(method="GET", path="/metrics", handler=metrics, summary="Figures for Prometheus", nodes=True, where=Where.HERE),
+    Route(method="GET", path="/v1/openapi.json", handler=openapi, summary="This API as OpenAPI 3.1", nodes=True, where=Where.HERE),
+)  # fmt: skip

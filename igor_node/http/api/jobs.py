@@ -1,0 +1,320 @@
+"""Jobs: what is defined, when it fires, pause and resume, and a run on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from igor_node.definitions.jobs import Job, Schedule
+from igor_node.definitions.preview import describe, next_fires
+from igor_node.definitions.values import check_params
+from igor_node.http import auth
+from igor_node.http.dispatch import Call
+from igor_node.http.limits import QUERY_DEFAULT, SCHEDULE_LIMIT, UPCOMING_LIMIT
+from igor_node.http.routes import JOB, Reply, Route, Struct, Where
+from igor_node.ledger import commands, queries
+from igor_node.ledger.queries import JobRow
+from igor_node.rules.pause import Pause
+from igor_node.rules.timetable import JobTimetable
+from igor_node.rules.upcoming import upcoming
+from igor_node.words import SECOND, Instant, Invalid, Malformed, Role, format_instant, new_id, parse_instant, parse_span
+
+RECENT = 20  # the row of small bars
+FIRES_SHOWN = 10
+HOURS_LIMIT = 24 * 366
+
+
+class JobsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    project: str | None = None
+    limit: int = QUERY_DEFAULT
+    cursor: str | None = None
+
+
+class RunBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`now`: beside an earlier run, whatever the overlap policy."""
+
+    params: dict[str, Any] = {}
+    now: bool = False
+
+
+class PauseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`until` is RFC 3339; without it the job stays paused until it is resumed."""
+
+    reason: str = ""
+    until: str | None = None
+
+
+class ResumeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    reason: str = ""
+
+
+class UpcomingQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    hours: float = 24.0
+    job: str | None = None
+    limit: int = QUERY_DEFAULT
+
+
+class ScheduleBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Exactly one of `cron`, `every` (a duration), `at` (RFC 3339). `from`: fires strictly after it, now without it."""
+
+    cron: str | None = None
+    every: str | None = None
+    at: str | None = None
+    timezone: str = "UTC"
+    job: str = ""
+    n: int = FIRES_SHOWN
+    after: str | None = msgspec.field(default=None, name="from")
+
+
+# --- looking
+
+
+async def list_jobs(call: Call) -> Any:
+    query: JobsQuery = call.query
+    now = call.now()
+
+    def page(connection: sqlite3.Connection) -> dict[str, Any]:
+        rows = queries.jobs(connection, project=query.project, after=query.cursor or "", limit=query.limit + 1)
+        shown = rows[: query.limit]
+        return {
+            "items": [job_json(row, now, recent(connection, row.job)) for row in shown],
+            "next": shown[-1].job if len(rows) > query.limit else None,
+        }
+
+    return await call.read(page)
+
+
+async def show_job(call: Call) -> Any:
+    name, now = call.part("job"), call.now()
+
+    def one(connection: sqlite3.Connection) -> dict[str, Any]:
+        row = queries.job(connection, name)
+        project = queries.project(connection, row.project)
+        sources = project.sources if project is not None else {}
+        return {
+            **job_json(row, now, recent(connection, row.job)),
+            "definition": msgspec.to_builtins(row.spec),
+            "source_text": sources.get(row.spec.source_file),
+        }
+
+    return await call.read(one)
+
+
+def job_json(row: JobRow, now: Instant, last_runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`last_runs` are oldest first. A paused job has fires too, that will be skipped; they are not shown as coming."""
+    spec = row.spec
+    fires = [] if row.paused and row.paused_until is None else coming(spec, max(now, row.paused_until or 0) if row.paused else now)
+    return {
+        "id": row.job,
+        "project": row.project,
+        "name": row.name,
+        "description": spec.description,
+        "owner": spec.owner,
+        "tags": spec.tags,
+        "links": spec.links,
+        "severity": spec.severity,
+        "version": row.version,
+        "changed_in": row.spec_version,
+        "schedule": [describe(schedule, row.job) for schedule in spec.schedules],
+        "next_fire": fires[0] if fires else None,
+        "next_fires": fires,
+        "paused": row.paused,
+        "pause_reason": row.pause_reason,
+        "paused_by": row.paused_by,
+        "paused_at": text(row.paused_at),
+        "paused_until": text(row.paused_until),
+        "overlap": spec.overlap,
+        "deadline_s": None if spec.deadline_ns is None else spec.deadline_ns / SECOND,
+        "stages": [stage.name for stage in spec.stages],
+        "params": {name: msgspec.structs.asdict(param) for name, param in spec.params.items()},
+        "live_runs": row.live,
+        "last_run": last_runs[-1] if last_runs else None,
+        "last_runs": last_runs,
+        "decided_until": text(row.decided_until),
+        "source": f"{spec.source_file}:{spec.source_line}" if spec.source_file else None,
+    }
+
+
+def text(instant: int | None) -> str | None:
+    return None if instant is None else format_instant(instant)
+
+
+def coming(spec: Job, after: int, count: int = FIRES_SHOWN) -> list[str]:
+    return [format_instant(fire.scheduled_at) for fire in JobTimetable(spec).between(after, 1 << 70, count)]
+
+
+RECENT_RUNS = "SELECT id, state, scheduled_at, created_at, started_at, ended_at, lateness_ns FROM runs WHERE job = ? ORDER BY id DESC LIMIT ?"
+
+
+def recent(connection: sqlite3.Connection, job: str) -> list[dict[str, Any]]:
+    """Just what a bar needs: a page of a thousand jobs has twenty thousand of them."""
+    rows = connection.execute(RECENT_RUNS, (job, RECENT)).fetchall()
+    return [
+        {
+            "id": row[0],
+            "state": row[1],
+            "scheduled_time": text(row[2]),
+            "created_at": text(row[3]),
+            "started_at": text(row[4]),
+            "ended_at": text(row[5]),
+            "lateness_s": None if row[6] is None else row[6] / SECOND,
+        }
+        for row in reversed(rows)
+    ]
+
+
+async def list_upcoming(call: Call) -> Any:
+    query: UpcomingQuery = call.query
+    if not 0 < query.hours <= HOURS_LIMIT:
+        raise Malformed(f'query parameter "hours" is {query.hours}', hint=f"expected more than 0 and at most {HOURS_LIMIT}")
+    now = call.now()
+
+    def rows(connection: sqlite3.Connection) -> list[JobRow]:
+        return [queries.job(connection, query.job)] if query.job is not None else queries.schedulable(connection)
+
+    jobs = await call.read(rows)
+    timetables = [(row.job, JobTimetable(row.spec), pause_of(row)) for row in jobs]
+    until = now + int(query.hours * 3600) * SECOND
+    found = await asyncio.to_thread(upcoming, timetables, now, until, min(query.limit, UPCOMING_LIMIT))
+    return {
+        "items": [
+            {
+                "job": fire.job,
+                "scheduled_time": format_instant(fire.scheduled_at),
+                "due_time": format_instant(fire.due_at),
+                "paused": fire.paused,
+            }
+            for fire in found
+        ]
+    }
+
+
+def pause_of(row: JobRow) -> Pause:
+    return Pause(paused=row.paused, until=row.paused_until, resumed_at=row.resumed_at, reason=row.pause_reason)
+
+
+async def explain_schedule(call: Call) -> Any:
+    body: ScheduleBody = call.body
+    if not 1 <= body.n <= SCHEDULE_LIMIT:
+        raise Malformed(f"n is {body.n}", hint=f"expected 1 to {SCHEDULE_LIMIT}")
+    after = read_instant("from", body.after) if body.after is not None else call.now()
+    try:
+        schedule = schedule_of(body)
+        fires = await asyncio.to_thread(next_fires, schedule, body.job, after, body.n)
+        words = describe(schedule, body.job)
+    except ValueError as fault:
+        raise Invalid("this is not a schedule", faults=[f"schedule: {fault}"]) from None
+    return {"words": words, "timezone": body.timezone, "from": format_instant(after), "fires": [format_instant(fire) for fire in fires]}
+
+
+def schedule_of(body: ScheduleBody) -> Schedule:
+    given = [name for name in ("cron", "every", "at") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"{' and '.join(given) or 'none'} of cron, every, at is given; expected exactly one")
+    return Schedule(
+        cron=body.cron,
+        every_ns=None if body.every is None else parse_span(body.every),
+        at=None if body.at is None else parse_instant(body.at),
+        timezone=body.timezone,
+    )
+
+
+def read_instant(field: str, value: str) -> Instant:
+    try:
+        return parse_instant(value)
+    except ValueError as fault:
+        raise Malformed(f"{field}: {fault}") from None
+
+
+# --- acting
+
+
+async def resolve(call: Call) -> JobRow:
+    """The job of the path, where the caller may act on its project."""
+    name = call.part("job")
+    row = await call.read(lambda connection: queries.job(connection, name))
+    auth.check_project(call.caller, row.project)
+    return row
+
+
+async def run_job(call: Call) -> Any:
+    body: RunBody = call.body
+    row = await resolve(call)
+    params = check_params(row.spec, body.params)
+    made = await call.propose(
+        commands.CreateRun(job=row.job, run=new_id(call.now()), params=params, key=idempotency_key(call), beside=body.now),
+    )
+    run = await call.read(lambda connection: queries.run(connection, made["run"]))
+    return Reply(run, status=201 if made.get("created", True) else 200, headers={"Location": f"/v1/runs/{made['run']}"})
+
+
+def idempotency_key(call: Call) -> str | None:
+    key = call.request.headers.get("Idempotency-Key")
+    if key is not None and not 0 < len(key) <= 256:
+        raise Malformed("header Idempotency-Key has more than 256 characters, or none")
+    return key
+
+
+async def pause_job(call: Call) -> Any:
+    body: PauseBody = call.body
+    row = await resolve(call)
+    until = read_instant("until", body.until) if body.until is not None else None
+    if until is not None and until <= call.now():
+        raise Invalid("a pause cannot end in the past", faults=[f"until: {body.until} is in the past; expected a time to come"])
+    done = await call.propose(commands.PauseJobs(jobs=(row.job,), reason=body.reason, until=until))
+    return await answer_pause(call, row.job, done)
+
+
+async def resume_job(call: Call) -> Any:
+    row = await resolve(call)
+    done = await call.propose(commands.ResumeJobs(jobs=(row.job,)))
+    return await answer_pause(call, row.job, done)
+
+
+async def answer_pause(call: Call, job: str, done: Any) -> dict[str, Any]:
+    """The job as it is now, and which fires a node holds already: those may still start."""
+    now = call.now()
+    handed_out = list((done or {}).get("handed_out") or ())
+
+    def shown(connection: sqlite3.Connection) -> dict[str, Any]:
+        return job_json(queries.job(connection, job), now, recent(connection, job))
+
+    return {
+        **await call.read(shown),
+        "handed_out": handed_out,
+        "warnings": [f"run {run} is with a node already and may start" for run in handed_out],
+    }
+
+
+ROUTES = (
+    Route(method="GET", path="/v1/jobs", handler=list_jobs, summary="Jobs, by project and name", query=JobsQuery),
+    Route(method="GET", path=f"/v1/jobs/{JOB}", handler=show_job, summary="One job: schedule, next fires, last runs, definition"),
+    Route(
+        method="POST",
+        path=f"/v1/jobs/{JOB}/runs",
+        handler=run_job,
+        summary="Run a job on demand",
+        role=Role.OPERATOR,
+        where=Where.WRITE,
+        body=RunBody,
+        statuses=(201, 200),
+        keyed=False,  # the ledger keeps this key itself, and says whether it was known
+    ),
+    Route(
+        method="POST", path=f"/v1/jobs/{JOB}/pause", handler=pause_job, summary="Let a job's schedule make no more runs", role=Role.OPERATOR,
+        where=Where.WRITE, body=PauseBody,
+    ),
+    Route(
+        method="POST", path=f"/v1/jobs/{JOB}/resume", handler=resume_job, summary="Let a paused job's schedule go on", role=Role.OPERATOR,
+        where=Where.WRITE, body=ResumeBody,
+    ),
+    Route(method="GET", path="/v1/upcoming", handler=list_upcoming, summary="Fires that are to come", query=UpcomingQuery),
+    Route(
+        method="POST", path="/v1/schedule", handler=explain_schedule, summary="What a schedule means: in words, and its next fires",
+        where=Where.HERE, body=ScheduleBody,
+    ),
+)  # fmt: skip

@@ -1,0 +1,194 @@
+"""Projects: what was pushed, a push, and what a push would change.
+
+A push is checked here again, by the code that checked it on the client, and only then proposed: the ledger gets compiled jobs. All or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from igor_node.definitions.jobs import Job, encode_job
+from igor_node.definitions.load import check_objects
+from igor_node.http import auth
+from igor_node.http.api.jobs import coming, text
+from igor_node.http.dispatch import Call
+from igor_node.http.limits import PUSH_BODY_LIMIT_BYTES
+from igor_node.http.routes import Reply, Route, Struct, Where
+from igor_node.ledger import commands, queries
+from igor_node.words import NAME, Invalid, Malformed, NeedsVersion, NotFound, Role
+
+NOT_COMPARED = frozenset({"source_line"})  # a line moved: nothing about the job has changed
+NEXT_FIRES = 3
+
+
+class PushBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`definitions`: objects as in the files; `sources`: the files' texts by path; `source`: where they come from, in words."""
+
+    definitions: list[dict[str, Any]]
+    sources: dict[str, str] = {}
+    artifact: str | None = None
+    prune: bool = False
+    source: str = ""
+
+
+async def list_projects(call: Call) -> Any:
+    rows = await call.read(queries.projects)
+    return {"items": [version_json(row) for row in rows], "next": None}
+
+
+async def show_project(call: Call) -> Any:
+    project = project_name(call)
+    row = await call.read(lambda connection: queries.project(connection, project))
+    if row is None:
+        raise NotFound(f'no project is named "{project}"', hint="igor push DIR makes one")
+    shown = {**version_json(row.last), "jobs": [job.id for job in row.jobs], "sources": row.sources}
+    return Reply(shown, headers={"ETag": f'"{row.version}"'})
+
+
+async def project_history(call: Call) -> Any:
+    project = project_name(call)
+    rows = await call.read(lambda connection: queries.project_history(connection, project))
+    if not rows:
+        raise NotFound(f'no project is named "{project}"', hint="igor push DIR makes one")
+    return {"items": [version_json(row) for row in rows], "next": None}
+
+
+def version_json(row: queries.VersionRow) -> dict[str, Any]:
+    return {
+        "project": row.project,
+        "version": row.version,
+        "pushed_at": text(row.pushed_at),
+        "pushed_by": row.actor,
+        "source": row.source,
+        "created": row.created,
+        "changed": row.changed,
+        "removed": row.removed,
+        "job_count": row.jobs,
+    }
+
+
+def project_name(call: Call) -> str:
+    project = call.part("project")
+    if not NAME.fullmatch(project):
+        raise Malformed(f'"{project}" is not a name of a project', hint="expected up to 100 letters, digits, - _ .")
+    return project
+
+
+async def push(call: Call) -> Any:
+    project, body = project_name(call), call.body
+    auth.check_project(call.caller, project)
+    if_version = asked_version(call)
+    jobs = await checked(call, project, body)
+    done = await call.propose(
+        commands.PushProject(
+            project=project,
+            jobs=tuple(encode_job(job) for job in jobs),
+            sources=body.sources,
+            if_version=if_version,
+            prune=body.prune,
+            source=body.source,
+        )
+    )
+    return Reply({"project": project, **done}, headers={"ETag": f'"{done["version"]}"'})
+
+
+def asked_version(call: Call) -> int:
+    """The version that `If-Match` names, 0 for `If-None-Match: *`."""
+    match, none_match = call.request.headers.get("If-Match"), call.request.headers.get("If-None-Match")
+    if match is not None:
+        number = match.strip().removeprefix("W/").strip('"')
+        if not number.isascii() or not number.isdigit() or len(number) > 15:
+            raise Malformed(f"header If-Match is {match[:40]}", hint='expected the version in quotes, like "7"')
+        return int(number)
+    if none_match is not None:
+        if none_match.strip() != "*":
+            raise Malformed(f"header If-None-Match is {none_match[:40]}", hint="expected *")
+        return 0
+    raise NeedsVersion("a push must say which version it replaces", hint='send If-Match: "N", or If-None-Match: * for a new project')
+
+
+async def checked(call: Call, project: str, body: PushBody) -> list[Job]:
+    """The compiled jobs. Raises Invalid with every fault. In a thread: ten thousand jobs take seconds."""
+    if body.artifact is not None:
+        raise Invalid("the push is not valid", faults=["artifact: artifacts are not supported by this version yet; expected null"])
+    return await asyncio.to_thread(check_objects, project, body.definitions, call.now())
+
+
+# --- plan
+
+
+async def plan(call: Call) -> Any:
+    project, body = project_name(call), call.body
+    after = await checked(call, project, body)
+    row = await call.read(lambda connection: queries.project(connection, project))
+    before = row.jobs if row is not None else []
+    changes = await asyncio.to_thread(compare, before, after, call.now())
+    return {"project": project, "version": row.version if row is not None else 0, "changes": changes}
+
+
+def compare(before: list[Job], after: list[Job], now: int) -> list[dict[str, Any]]:
+    """One entry a job that would be created, changed or removed, by its name; fires before and after."""
+    old, new = {job.id: job for job in before}, {job.id: job for job in after}
+    changes = []
+    for name in sorted({*old, *new}):
+        fields = field_changes(old.get(name), new.get(name))
+        if not fields and name in old and name in new:
+            continue
+        changes.append(
+            {
+                "job": name,
+                "change": "create" if name not in old else "remove" if name not in new else "change",
+                "fields": fields if name in old and name in new else [],
+                "next_before": coming(old[name], now, NEXT_FIRES) if name in old else [],
+                "next": coming(new[name], now, NEXT_FIRES) if name in new else [],
+            }
+        )
+    return changes
+
+
+def field_changes(old: Job | None, new: Job | None) -> list[dict[str, Any]]:
+    left, right = plain(old), plain(new)
+    return [
+        {"field": path, "before": left.get(path), "after": right.get(path)} for path in sorted({*left, *right}) if left.get(path) != right.get(path)
+    ]
+
+
+def plain(job: Job | None) -> dict[str, Any]:
+    """A job as field paths with their values; defaults are left out, lists stand as one value but for stages and schedules."""
+    found: dict[str, Any] = {}
+    if job is not None:
+        unfold("", msgspec.to_builtins(job), found)
+    return {path: value for path, value in found.items() if path not in NOT_COMPARED}
+
+
+def unfold(path: str, value: Any, found: dict[str, Any]) -> None:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            unfold(f"{path}.{name}" if path else name, inner, found)
+    elif isinstance(value, list) and path == "stages":
+        for inner in value:
+            alone = len(value) == 1 and inner["name"] == "main"
+            unfold("" if alone else f"stages.{inner['name']}", {k: v for k, v in inner.items() if k != "name"} if alone else inner, found)
+    elif isinstance(value, list) and path == "schedules":
+        for number, inner in enumerate(value):
+            unfold("schedule" if len(value) == 1 else f"schedules.{number + 1}", inner, found)
+    else:
+        found[path] = value
+
+
+ROUTES = (
+    Route(method="GET", path="/v1/projects", handler=list_projects, summary="Projects and their current versions"),
+    Route(method="GET", path="/v1/projects/{project}", handler=show_project, summary="A project's current version"),
+    Route(method="GET", path="/v1/projects/{project}/history", handler=project_history, summary="A project's versions, the latest first"),
+    Route(
+        method="PUT", path="/v1/projects/{project}", handler=push, summary="Push a project: all of it, or nothing", role=Role.DEPLOYER,
+        where=Where.WRITE, body=PushBody, body_limit=PUSH_BODY_LIMIT_BYTES,
+    ),
+    Route(
+        method="POST", path="/v1/projects/{project}/plan", handler=plan, summary="What a push would change", role=Role.VIEWER,
+        body=PushBody, body_limit=PUSH_BODY_LIMIT_BYTES,
+    ),
+)  # fmt: skip

@@ -1,0 +1,17 @@
+"""The table of all routes, in the order in which they are tried: fixed words before names."""
+
+from __future__ import annotations
+
+from igor_node.http.api import cluster, events, jobs, logs, page, projects, runs, tokens
+from igor_node.http.routes import Route
+
+ROUTES: tuple[Route, ...] = (
+    *logs.ROUTES,
+    *cluster.ROUTES,
+    *jobs.ROUTES,
+    *runs.ROUTES,
+    *projects.ROUTES,
+    *events.ROUTES,
+    *tokens.ROUTES,
+    *page.ROUTES,
+)

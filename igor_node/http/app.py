@@ -1,0 +1,74 @@
+"""Puts the HTTP side together: `make_app(services)` gives the aiohttp application that `listener.Listener` serves.
+
+The application owns what its requests share: connections to other nodes, and three tasks (events, tokens, the age of what is read), which
+end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+
+from igor_node.http import auth, limits, problems
+from igor_node.http.api.table import ROUTES
+from igor_node.http.dispatch import Front, cross_origin, endpoint
+from igor_node.http.routes import Route
+from igor_node.http.services import Services
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+FRONT = web.AppKey("front", Front)
+
+
+def make_app(services: Services, table: tuple[Route, ...] = ROUTES) -> web.Application:
+    app = web.Application(middlewares=[problems.middleware], client_max_size=limits.PUSH_BODY_LIMIT_BYTES)
+
+    async def owned(app: web.Application) -> AsyncIterator[None]:
+        front = Front(services, table)
+        app[FRONT] = front
+        async with asyncio.TaskGroup() as tasks:
+            owned = [tasks.create_task(work) for work in (front.heard.watch(), front.identities.watch(), front.hub.watch())]
+            yield
+            for task in owned:
+                task.cancel()
+        await front.forwarder.close()
+
+    app.cleanup_ctx.append(owned)
+    for route in table:
+        app.router.add_route(route.method, route.path, handler_of(app, route))
+        if route.method == "GET" and route.stream is None:
+            app.router.add_route("HEAD", route.path, handler_of(app, route))
+    app.router.add_route("OPTIONS", "/v1/{path:.*}", preflight(services))
+    return app
+
+
+def handler_of(app: web.Application, route: Route) -> Handler:
+    answer: Handler | None = None
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        nonlocal answer
+        if answer is None:
+            answer = endpoint(app[FRONT], route)
+        return await answer(request)
+
+    return handle
+
+
+def preflight(services: Services) -> Handler:
+    """A page that another node of this cluster served may go on here; a stranger's may not."""
+
+    async def handle(request: web.Request) -> web.Response:
+        origin = request.headers.get("Origin")
+        auth.check_host(request.headers.get("Host"), services.hosts)
+        if not auth.check_origin(origin, request.headers.get("Host"), {services.me.address, *services.peers()}):
+            return web.Response(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE"})
+        assert origin is not None
+        allowed = {
+            "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
+            "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key, If-Match, If-None-Match, Igor-Index, Last-Event-ID",
+            "Access-Control-Max-Age": "600",
+        }
+        return web.Response(status=204, headers={**cross_origin(origin), **allowed})
+
+    return handle
