@@ -1,6 +1,6 @@
 """One process with a Replica and a small ledger on SQLite, told what to do by JSON lines. For `bench/commit.py` and `tests/cluster/test_raft_*.py`.
 
-    python bench/raft_node.py --node a --folder D --cluster c --key HEX [--found] [--listen 127.0.0.1:0] [--no-pickle]
+    python bench/raft_node.py --node a --folder D --cluster c --key HEX [--found] [--listen 127.0.0.1:0] [--no-pickle] [--ledger]
 
 The first line on stdout is {"address": "HOST:PORT"}, or {"failed": REASON} and exit code 3. Then each line in, {"id", "do", …}, is answered by a line
 {"id", "ok": …} or {"id", "error": NAME, "text"}, in any order. It ends when stdin does, so that it never outlives who started it.
@@ -19,7 +19,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,25 @@ class Notes:
             connection.close()
 
 
+def random_command(size: int) -> bytes:
+    return os.urandom(size)
+
+
+def ledger_command(_size: int) -> bytes:
+    """A real command of a new id, of about 100 bytes."""
+    from igor_node.ledger.commands import Envelope, RegisterNode, encode_envelope
+    from igor_node.words import new_id, wall_now
+
+    now = wall_now()
+    return encode_envelope(Envelope(id=new_id(now), at=now, command=RegisterNode(node="bench", name="bench", address="127.0.0.1:1")))
+
+
+def real_ledger(path: Path) -> Any:
+    from igor_node.ledger.ledger import Ledger
+
+    return Ledger(path, None)
+
+
 class FullFile(RealFile):
     """Writes until the switch says that the disk is full."""
 
@@ -137,8 +156,9 @@ class FullDisk(RealDisk):
 class Process:
     """Answers the lines. Each method `do_X` is the command X."""
 
-    def __init__(self, replica: Replica, notes: Notes, disk: FullDisk) -> None:
+    def __init__(self, replica: Replica, notes: Notes, disk: FullDisk, command: Callable[[int], bytes]) -> None:
         self.replica = replica
+        self.command = command
         self.notes = notes
         self.disk = disk
         self.terms: list[int] = []
@@ -187,11 +207,11 @@ class Process:
 
     async def do_load(self, in_flight: int, seconds: float, size: int) -> dict[str, Any]:
         """Proposals, so many at a time, for so long: how many were answered, and the time each took."""
-        command, took, until = os.urandom(size), [], time.perf_counter() + seconds
+        command, took, until = self.command, [], time.perf_counter() + seconds
 
         async def one_after_another() -> None:
             while (begun := time.perf_counter()) < until:
-                await self.replica.propose(command, 10.0)
+                await self.replica.propose(command(size), 10.0)
                 took.append(time.perf_counter() - begun)
 
         begun, busy = time.perf_counter(), time.process_time()
@@ -246,7 +266,8 @@ async def serve(options: argparse.Namespace) -> int:
     address = f"{host}:{listener.getsockname()[1]}"
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    notes, disk = Notes(folder / "notes.sqlite"), FullDisk()
+    notes = real_ledger(folder / "ledger.sqlite") if options.ledger else Notes(folder / "notes.sqlite")
+    disk = FullDisk()
     try:
         replica = await Replica.start(
             node=options.node,
@@ -263,7 +284,7 @@ async def serve(options: argparse.Namespace) -> int:
         say({"failed": str(problem)})
         return 3
     say({"address": address})
-    process = Process(replica, notes, disk)
+    process = Process(replica, notes, disk, ledger_command if options.ledger else random_command)
     loop = asyncio.get_running_loop()
     reader = await lines(loop)
     tasks = {loop.create_task(accept(listener, replica)), loop.create_task(process.watch())}
@@ -282,6 +303,7 @@ def main() -> int:
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--found", action="store_true")
     parser.add_argument("--no-pickle", action="store_true")
+    parser.add_argument("--ledger", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # to stderr
     if options.no_pickle:

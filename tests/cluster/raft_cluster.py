@@ -34,10 +34,10 @@ class Failed(Exception):
 class Process:
     """One life of one node."""
 
-    def __init__(self, node: str, folder: Path, *, found: bool, key: str = KEY, listen: str = "127.0.0.1:0") -> None:
+    def __init__(self, node: str, folder: Path, *, found: bool, key: str = KEY, listen: str = "127.0.0.1:0", ledger: bool = False) -> None:
         self.node = node
         command = [sys.executable, str(ROOT / "bench" / "raft_node.py"), "--node", node, "--folder", str(folder), "--cluster", "test"]
-        command += ["--key", key, "--listen", listen, "--no-pickle", *(["--found"] if found else [])]
+        command += ["--key", key, "--listen", listen, "--no-pickle", *(["--found"] if found else []), *(["--ledger"] if ledger else [])]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.errors = (folder.parent / f"{node}.log").open("a+b")
         self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment)
@@ -88,14 +88,15 @@ class Process:
 
 
 class Cluster:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, ledger: bool = False) -> None:
         self.folder = folder
+        self.ledger = ledger
         self.processes: dict[str, Process] = {}
         self.addresses: dict[str, str] = {}
 
     def start(self, node: str, *, found: bool = False, **options: Any) -> Process:
         """A later life listens where the first did, unless told otherwise."""
-        options = {"listen": self.addresses.get(node, "127.0.0.1:0"), **options}
+        options = {"listen": self.addresses.get(node, "127.0.0.1:0"), "ledger": self.ledger, **options}
         process = self.processes[node] = Process(node, self.folder / node, found=found, **options)
         return process
 
@@ -170,8 +171,8 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -
 
 
 @contextlib.contextmanager
-def cluster_in(folder: Path) -> Iterator[Cluster]:
-    cluster = Cluster(folder)
+def cluster_in(folder: Path, *, ledger: bool = False) -> Iterator[Cluster]:
+    cluster = Cluster(folder, ledger=ledger)
     try:
         yield cluster
     finally:
