@@ -385,6 +385,11 @@ class Journal:
         self._synced = _stand(self._log)
         if not segments:
             self._make_segment(0)
+            return
+        # A process that was killed between a write and its sync left both to the kernel: whole to us, and lost in the next power cut. The node
+        # vouches for all it reads here, so it must be durable first.
+        self._segments[-1].file.sync()
+        self._disk.sync_folder(self._folder)
 
     def _replay(self, name: str, *, newest: bool) -> None:
         path = f"{self._folder}/{name}"
