@@ -120,19 +120,25 @@ def _asker(spec: dict[str, Any], answer_fd: int, parent_pid: int) -> None:
 
 
 def ask_voters(spec: dict[str, Any]) -> bool:
-    addresses = spec["renew_addresses"]
+    """One voter after the other, and whomever they call the leader."""
+    addresses = list(spec["renew_addresses"])
+    voters = len(addresses)
     answers: list[dict[str, Any]] = []
     for address in addresses:
         try:
-            answers.append(_ask_one(address, spec["attempt"], spec["renew_token"]))
+            answer, leader = _ask_one(address, spec["attempt"], spec["renew_token"])
         except (OSError, ValueError):
             continue  # dead, or not a node: the others decide
-        if protocol.renewed_by(answers, len(addresses)):
+        answers.append(answer)
+        if protocol.renewed_by(answers, voters):
             return True
+        if leader and leader not in addresses:
+            addresses.append(leader)
     return False
 
 
-def _ask_one(address: str, attempt: str, token: str) -> dict[str, Any]:
+def _ask_one(address: str, attempt: str, token: str) -> tuple[dict[str, Any], str]:
+    """The answer, and the leader's address if it names one."""
     from http.client import HTTPConnection, HTTPException, HTTPSConnection  # only here: wrappers never pay for it
     from urllib.parse import urlsplit
 
@@ -142,11 +148,12 @@ def _ask_one(address: str, attempt: str, token: str) -> dict[str, Any]:
     try:
         path = parts.path.rstrip("/") + protocol.RENEW_PATH.format(attempt=attempt)
         connection.request("POST", path, body=b"{}", headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
-        answer = json.loads(connection.getresponse().read(1 << 16))
+        response = connection.getresponse()
+        answer, leader = json.loads(response.read(1 << 16)), response.getheader(protocol.LEADER_HEADER, "")
     except HTTPException as problem:
         raise ValueError(str(problem)) from problem
     finally:
         connection.close()
     if not isinstance(answer, dict):
         raise ValueError("the answer is no object")
-    return answer
+    return answer, leader

@@ -6,7 +6,8 @@ pre-loaded process has anyway (`typing` alone would cost every wrapper's page ta
 
     ROOT/                       <data directory>/attempts, mode 0700
         lease                   one line, rewritten by the node at every answered heartbeat: `Lease`
-        wake                    named pipe, read by the node: a line with the name of each attempt whose event file has grown
+        wake                    named pipe, read by the node: `ATTEMPT SIZE`, a line whenever an event file has grown; what is before SIZE
+                                may be acted upon (an end is on disk)
         open/ATTEMPT/           made by `mkdir`, which is exclusive: an assignment delivered twice starts once
             spec.json           what to run: `SPEC_FIELDS`; written once by the node, before any wrapper exists
             lock                held (fcntl) by the wrapper as long as it lives; its holder alone writes the files below
@@ -315,13 +316,15 @@ def parse_log_line(line: bytes) -> tuple[int, str, bool, bytes] | None:
 # --- renewal by the wrapper: POST {address}/v1/attempts/{attempt}/renew, Authorization: Bearer {renew_token}
 
 RENEW_PATH = "/v1/attempts/{attempt}/renew"
+LEADER_HEADER = "Igor-Leader"  # of an answer that is not the leader's: where the leader is
 
 
 def renewed_by(answers: list[dict[str, Any]], voters: int) -> bool:
-    """Whether these answers renew a lease: the leader's `{"renewed": true}`, or `{"no_leader": true}` of a majority of the voters.
+    """Whether these answers renew a lease: the leader's `{"renewed": true}`, or `{"no_leader": true, "node": ID}` of a majority of the voters.
 
     The second is safe because a new leader counts every lease from the start of its own term, which is later than these answers.
     """
     if any(answer.get("renewed") is True for answer in answers):
         return True
-    return sum(answer.get("no_leader") is True for answer in answers) > voters // 2
+    leaderless = {answer.get("node") for answer in answers if answer.get("no_leader") is True and answer.get("voter", True)}
+    return len(leaderless) > voters // 2

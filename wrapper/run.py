@@ -79,7 +79,7 @@ def _live(attempt: str, boot_id: str, events: protocol.EventFile) -> bool:
         return True
     if spec is None:
         _without_spec(events)
-        _tell(attempt)
+        _tell(attempt, events.size)
         return True
     wrapper = Wrapper(attempt, spec, events, boot_id)
     wrapper.live()
@@ -102,14 +102,14 @@ def _without_spec(events: protocol.EventFile) -> None:
         events.append(outcome.event("ended", time.time_ns()), sync=True)
 
 
-def _tell(attempt: str) -> None:
+def _tell(attempt: str, size: int) -> None:
     """Wake the node. A pipe and not a datagram socket: those hold ten messages by default, this one hundreds."""
     try:
         fd = os.open(f"../../{protocol.WAKE}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return  # the node is down: it reads the file when it is back
     try:
-        os.write(fd, attempt.encode() + b"\n")
+        os.write(fd, b"%b %d\n" % (attempt.encode(), size))
     except OSError:
         pass  # the node is busy: it looks at all files every now and then
     finally:
@@ -278,7 +278,7 @@ class Wrapper:
             self._start(try_n)
         except OSError as problem:  # no process, descriptor or memory left
             return Outcome("failed", f"cannot start: {problem.strerror}")
-        _tell(self.attempt)
+        _tell(self.attempt, self.events.size)
         outcome = self._watch(begin)
         outcome.duration_ns = protocol.boot_ns() - begin
         left = self._clear_up()
@@ -507,7 +507,7 @@ class Wrapper:
             except OSError:
                 time.sleep(DISK_PAUSE_S)
         if events[-1]["kind"] != "try_started":  # a start is told after the fork: the command comes first
-            _tell(self.attempt)
+            _tell(self.attempt, self.events.size)
 
 
 LEASE_OVER = "its lease ran out"

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,10 @@ class Folders:
         finally:
             os.close(lock)
 
+    def discard(self, attempt: str) -> None:
+        """A folder that could not be filled: nothing has begun in it."""
+        shutil.rmtree(self._open / attempt, ignore_errors=True)
+
     # --- what the node asks of a wrapper
 
     def ask(self, attempt: str, what: str, reason: str) -> None:
@@ -140,14 +144,15 @@ class Folders:
 
     # --- the end
 
-    def finish(self, attempt: str) -> None:
+    def finish(self, attempts: Sequence[str]) -> None:
         """Ended and acknowledged: out of the way of the next start of this node."""
-        target = self._done_path(attempt)
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        try:
-            os.rename(self._open / attempt, target)
-        except FileNotFoundError:
-            pass  # removed by hand; there is nothing left to keep
+        for attempt in attempts:
+            target = self._done_path(attempt)
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            try:
+                os.rename(self._open / attempt, target)
+            except FileNotFoundError:
+                pass  # removed by hand, or there never was one; there is nothing to keep
 
     def reopen(self, attempt: str) -> None:
         """The ledger asks again for what it once acknowledged: report it again."""

@@ -1,7 +1,7 @@
 """The pre-loaded process from the node's side: start it, ask it for wrappers, start another one when it dies.
 
-It outlives nothing: when this node ends it ends too, and the wrappers go on. What it says about wrappers that failed is passed on as a name; the truth
-about an attempt is in its folder, and a request that was lost or came twice is harmless (`wrapper/protocol.py`).
+It outlives nothing: when this node ends it ends too, and the wrappers go on. What it says about wrappers that failed is passed on as a name; the
+truth about an attempt is in its folder, and a request that was lost or came twice is harmless (`wrapper/protocol.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The output of attempts on this machine, as lines by offset. `http` reads through this; it never writes.
 
-An offset is a place in what a try's log has stored since its beginning; it stays true when middle parts are removed at the log's limit. A reader that
-asks for a removed place goes on behind it and gets a line of stream `igor` that says how much is gone. Any answered `next` is a good offset to ask for.
+An offset is a place in what a try's log has stored since its beginning; it stays true when middle parts are removed at the log's limit. A reader
+that asks for a removed place goes on behind it and gets a line of stream `igor` that says how much is gone. Any answered `next` is a good offset to
+ask for.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
 from igor_node.agent.folders import Folders
 from igor_node.words import NotFound
 from wrapper import protocol
+
+T = TypeVar("T")
 
 PIECE_LIMIT_BYTES = 1024 * 1024  # read at once, whatever the number of lines
 FOLLOW_PAUSE_S = 0.1  # how late a follower sees a new line at most
@@ -85,7 +89,7 @@ class Logs:
     async def _grown(self, attempt: str, try_n: int, offset: int) -> bool:
         return (await self._call(self._parts, attempt, try_n) or [Part(0, 0, Path())])[-1].end > offset
 
-    async def _call(self, function, *arguments):  # type: ignore[no-untyped-def]
+    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
     # --- on a thread

@@ -4,15 +4,16 @@ Both are measured on CLOCK_BOOTTIME, so a step of this machine's wall clock chan
 every answer received; it writes the lease file that all wrappers read (`protocol.Lease` says under which condition they may).
 
 Why an attempt whose assignment comes too late never starts. The stream is one ordered connection. The lease of a new attempt counts from
-`lease_base`: the sending of the latest Hello or heartbeat whose answer came *before* the assignment did. The leader sent that answer, and had received
-that heartbeat, before it sent the assignment; so the node's count begins before the sending of the assignment, however long it was under way or
-this machine was suspended in between. The leader for its part must not give the attempt up before lease + margin from the *sending* of the assignment
-(each time it sends it), or from the arrival of a heartbeat that names it, whichever is later.
+`lease_base`: the sending of the latest Hello or heartbeat whose answer came *before* the assignment did. The leader sent that answer, and had
+received that heartbeat, before it sent the assignment; so the node's count begins before the sending of the assignment, however long it was under
+way or this machine was suspended in between. The leader for its part must not give the attempt up before lease + margin from the *sending* of the
+assignment (each time it sends it), or from the arrival of a heartbeat that names it, whichever is later.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from pathlib import Path
 
@@ -73,7 +74,7 @@ class Pulse:
             return min(self._samples)[1]
         if self._lease is not None:
             return self._lease.clock_ns
-        return _own_clock_ns()
+        return time.time_ns() - protocol.boot_ns()
 
     @property
     def error_ns(self) -> int | None:
@@ -100,9 +101,3 @@ class Pulse:
             os.pwrite(fd, self._lease.line(), 0)
         finally:
             os.close(fd)
-
-
-def _own_clock_ns() -> int:
-    import time
-
-    return time.time_ns() - protocol.boot_ns()
