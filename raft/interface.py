@@ -95,6 +95,10 @@ class NotLeader(Exception):
         self.leader = leader
 
 
+class Busy(NotLeader):
+    """Surely not in the log: this leader has too much waiting already. Try again in a moment."""
+
+
 class Unknown(Exception):
     """Perhaps in the log, perhaps not: ask again by the command's own id."""
 

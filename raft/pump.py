@@ -27,12 +27,13 @@ import msgspec
 
 from raft import membership, snapshot, wire
 from raft.engine import Engine, PeerView, State
-from raft.interface import Applied, Entry, Halted, Kind, Members, NodeId, NotLeader, StateMachine, Term, Unknown
+from raft.interface import Applied, Busy, Entry, Halted, Kind, Members, NodeId, NotLeader, StateMachine, Term, Unknown
 from raft.journal import Journal, JournalFailed
 from raft.links import Links
 from raft.messages import Append, Message
 
 APPLY_ENTRIES = 2_000  # in one batch, at most
+APPLY_BYTES = 8 * 1024 * 1024  # of commands in one batch, which is one transaction
 APPLY_SPAN_S = 0.02  # a batch should take no longer: meanwhile nothing is heard or sent
 PROPOSALS_PER_TICK = 2_000
 PROPOSAL_BYTES_PER_TICK = 4 * 1024 * 1024  # bounds one sync
@@ -49,17 +50,6 @@ FSYNC_SAMPLES = 512
 log = logging.getLogger("raft")
 
 
-class Busy(NotLeader):
-    """Surely not in the log: too much waits here already. Try again in a moment."""
-
-
-class PeerStatus(msgspec.Struct, frozen=True):
-    connected: bool
-    match_index: int
-    caught_up: bool
-    last_heard: float | None  # on the monotonic clock; None: never in this life
-
-
 class View(msgspec.Struct, frozen=True):
     """What the tick thread last knew. `leads`: the term this node leads, once that term's own first entry is applied here."""
 
@@ -73,7 +63,7 @@ class View(msgspec.Struct, frozen=True):
     leads: Term | None
     lease_until: float
     leader_heard_at: float
-    peers: Mapping[NodeId, PeerStatus]
+    peers: Mapping[NodeId, PeerView]
 
 
 class Proposal:
@@ -136,7 +126,7 @@ class Pump:
         self._peers_at = 0.0
         self._leader_heard_at = float("-inf")
         self._members: Members | None = None
-        self._peers: Mapping[NodeId, PeerStatus] = {}
+        self._peers: Mapping[NodeId, PeerView] = {}
         self._serving = 0
         self._served = 0
         self._fetching = False
@@ -268,7 +258,7 @@ class Pump:
         self._links.flush()
 
     def _apply(self) -> None:
-        entries = self.engine.committed(self._apply_limit)
+        entries = _within_bytes(self.engine.committed(self._apply_limit), APPLY_BYTES)
         if not entries:
             return
         begun = self._monotonic()
@@ -370,7 +360,7 @@ class Pump:
         now = self._monotonic()
         if now >= self._peers_at:
             self._peers_at = now + PEERS_VIEW_S
-            self._peers = {node: _peer_status(peer) for node, peer in engine.peers().items()}
+            self._peers = engine.peers()
         if now >= self._look_after_at:
             self._look_after_at = now + LOOK_AFTER_S
             self._cut()
@@ -468,12 +458,17 @@ def _sameness(message: Message) -> Any:
     return None
 
 
+def _within_bytes(entries: Sequence[Entry], limit: int) -> Sequence[Entry]:
+    """As many of the first as fit, at least one."""
+    for position, entry in enumerate(entries):
+        limit -= len(entry.data)
+        if limit < 0 and position:
+            return entries[:position]
+    return entries
+
+
 def _last_members(entries: Sequence[Entry]) -> Members | None:
     for entry in reversed(entries):
         if entry.kind == Kind.MEMBERS:
             return membership.decode(entry.data)
     return None
-
-
-def _peer_status(peer: PeerView) -> PeerStatus:
-    return PeerStatus(peer.connected, peer.match_index, peer.caught_up, peer.last_heard)
