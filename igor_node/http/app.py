@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from igor_node.http import auth, limits, problems
 from igor_node.http.api.table import ROUTES
@@ -18,11 +19,16 @@ from igor_node.http.routes import Route
 from igor_node.http.services import Services
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
+    "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key, If-Match, If-None-Match, Igor-Index, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
 FRONT = web.AppKey("front", Front)
 
 
 def make_app(services: Services, table: tuple[Route, ...] = ROUTES) -> web.Application:
-    app = web.Application(middlewares=[problems.middleware], client_max_size=limits.PUSH_BODY_LIMIT_BYTES)
+    app = web.Application(middlewares=[problems.middleware, preflight(services)], client_max_size=limits.PUSH_BODY_LIMIT_BYTES)
 
     async def owned(app: web.Application) -> AsyncIterator[None]:
         front = Front(services, table)
@@ -39,7 +45,6 @@ def make_app(services: Services, table: tuple[Route, ...] = ROUTES) -> web.Appli
         app.router.add_route(route.method, route.path, handler_of(app, route))
         if route.method == "GET" and route.stream is None:
             app.router.add_route("HEAD", route.path, handler_of(app, route))
-    app.router.add_route("OPTIONS", "/v1/{path:.*}", preflight(services))
     return app
 
 
@@ -55,20 +60,18 @@ def handler_of(app: web.Application, route: Route) -> Handler:
     return handle
 
 
-def preflight(services: Services) -> Handler:
+def preflight(services: Services) -> Middleware:
     """A page that another node of this cluster served may go on here; a stranger's may not."""
 
-    async def handle(request: web.Request) -> web.Response:
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method != "OPTIONS":
+            return await handler(request)
         origin = request.headers.get("Origin")
         auth.check_host(request.headers.get("Host"), services.hosts)
         if not auth.check_origin(origin, request.headers.get("Host"), {services.me.address, *services.peers()}):
             return web.Response(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE"})
         assert origin is not None
-        allowed = {
-            "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
-            "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key, If-Match, If-None-Match, Igor-Index, Last-Event-ID",
-            "Access-Control-Max-Age": "600",
-        }
-        return web.Response(status=204, headers={**cross_origin(origin), **allowed})
+        return web.Response(status=204, headers={**cross_origin(origin), **PREFLIGHT})
 
-    return handle
+    return answer

@@ -156,8 +156,8 @@ async def join(call: Call) -> Any:
     check_join(call, body)
     info = await call.read(queries.cluster)
     known = {row.node for row in await call.read(queries.nodes)}
-    secret = derive_secret(call.services.key, f"node {body.id}")
-    token = f"n-{body.id}"
+    token = node_token(body.id, await call.read(queries.tokens))
+    secret = derive_secret(call.services.key, f"node {token}")
     await call.propose(
         commands.RegisterNode(
             node=body.id, name=body.name, address=body.address, labels=body.labels, slots=body.slots, version=body.version,
@@ -174,6 +174,13 @@ async def join(call: Call) -> Any:
         "members": [{"id": member.id, "address": member.address} for member in (*members.voters, *members.learners)],
     }
     return Reply(answer, status=200 if body.id in known else 201)
+
+
+def node_token(node: str, tokens: list[queries.TokenRow]) -> str:
+    """The id of the node's token: the one it has, or, where it left and comes back, the next one."""
+    own = [row.token for row in tokens if row.node == node]
+    good = [row.token for row in tokens if row.node == node and row.revoked_at is None]
+    return good[-1] if good else f"n{len(own) + 1}-{node}"
 
 
 def check_join(call: Call, body: JoinBody) -> None:

@@ -17,7 +17,9 @@ def test_a_token_is_its_id_and_the_hash_of_its_secret() -> None:
     assert (text, given.id, given.hash) == ("igor1.none.t1.secret", "t1", auth.hash_secret("secret"))
 
 
-@pytest.mark.parametrize("text", ["", "x", "igor1.none.t1", "igor2.none.t1.s", "igor1.none.t 1.s", "igor1.none..s", "igor1.none.t1.s\n", "igor1.none.t.s.u"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "igor1.none.t1", "igor2.none.t1.s", "igor1.none.t 1.s", "igor1.none..s", "igor1.none.t1.s\n", "igor1.none.t.s.u"]
+)
 def test_what_is_no_token(text: str) -> None:
     with pytest.raises(Unauthenticated):
         auth.parse_token(text)
