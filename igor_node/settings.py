@@ -14,6 +14,7 @@ gets the result.
     auth                IGOR_AUTH           --auth            required
     log_format          IGOR_LOG_FORMAT     --log-format      text on a terminal, else json
     log_level           IGOR_LOG_LEVEL      --log-level       info
+    environment = {…}   -                   -                 none: what each command here finds in its environment
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ DEFAULT_LISTEN = "127.0.0.1:7946"
 SLOTS_LIMIT = 10_000  # a typing error, not a machine
 LABELS_LIMIT = 100  # they travel in every Hello and stand in every view of a node
 LABEL_VALUE = re.compile(r"[^\s,=]{0,100}")
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VOTERS = (1, 3, 5, 7)  # an even number costs a machine and tolerates no more losses
 AUTH = ("required", "off")
 LOG_FORMATS = ("text", "json", "auto")
@@ -40,7 +42,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Checked. `name` None: the one in `D/node.json`, else the host's. `advertise` None: the address it listens on, with the port it got."""
+    """Checked. `name` None: the one in `D/node.json`, else the host's. `advertise` None: the address it listens on, with the port it got.
+    `given`: the settings that some place named; what is not in it may be remembered from before."""
 
     data_dir: Path
     listen: str = DEFAULT_LISTEN
@@ -52,6 +55,8 @@ class NodeSettings:
     auth: str = "required"
     log_format: str = "auto"
     log_level: str = "info"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
 
     @property
     def listen_host(self) -> str:
@@ -86,6 +91,7 @@ def split_address(text: str) -> tuple[str, int]:
 def read_settings(data_dir: Path, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> NodeSettings:
     """All three places together. `options` holds the settings by their names in node.toml; None means not given. Raises Invalid with all faults."""
     faults: list[str] = []
+    named: set[str] = set()
     values: dict[str, Any] = {"slots": default_slots()}
     for place, given in _places(data_dir, options, environ, faults):
         for name, value in given.items():
@@ -93,6 +99,7 @@ def read_settings(data_dir: Path, options: Mapping[str, Any], environ: Mapping[s
             if check is None:
                 faults.append(f"{place(name)}: there is no such setting; expected one of {', '.join(sorted(CHECKS))}")
                 continue
+            named.add(name)
             try:
                 values[name] = check(value)
             except ValueError as problem:
@@ -100,14 +107,14 @@ def read_settings(data_dir: Path, options: Mapping[str, Any], environ: Mapping[s
     faults += _outside_loopback(values)
     if faults:
         raise Invalid("the node's settings are not valid", faults=faults)
-    return NodeSettings(data_dir=data_dir, **values)
+    return NodeSettings(data_dir=data_dir, given=frozenset(named), **values)
 
 
 def _places(
     data_dir: Path, options: Mapping[str, Any], environ: Mapping[str, str], faults: list[str]
 ) -> list[tuple[Callable[[str], str], Mapping[str, Any]]]:
     path = data_dir / "node.toml"
-    variables = {name: environ[variable] for name in CHECKS if environ.get(variable := f"IGOR_{name.upper()}")}
+    variables = {name: environ[variable] for name in CHECKS if name not in FILE_ONLY and environ.get(variable := f"IGOR_{name.upper()}")}
     return [
         (lambda name: f"{path}: {name}", _read_toml(path, faults)),
         (lambda name: f"IGOR_{name.upper()}", variables),
@@ -182,6 +189,17 @@ def _label_value(key: str, value: Any) -> str:
     return text
 
 
+def _environment(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError('it is not a table of texts; expected like environment = {LANG = "C.UTF-8"}')
+    wrong = [name for name in value if not ENVIRONMENT_NAME.fullmatch(name) or name.startswith("IGOR_")]
+    if wrong:
+        raise ValueError(f'"{wrong[0]}" is not allowed as a name; expected letters, digits and "_", not beginning with a digit or with IGOR_')
+    if any("\0" in text for text in value.values()):
+        raise ValueError("a value holds a NUL character")
+    return dict(value)
+
+
 def _slots(value: Any) -> int:
     number = _whole(value)
     if not 0 <= number <= SLOTS_LIMIT:
@@ -215,6 +233,7 @@ def _either(choices: tuple[Any, ...]) -> str:
     return ", ".join(str(choice) for choice in choices[:-1]) + f" or {choices[-1]}"
 
 
+FILE_ONLY = frozenset({"environment"})
 CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "listen": _address,
     "advertise": _address,
@@ -225,4 +244,5 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "auth": _one_of(AUTH),
     "log_format": _one_of(LOG_FORMATS),
     "log_level": _one_of(LOG_LEVELS),
+    "environment": _environment,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from igor_node.settings import CHECKS, NodeSettings, default_slots, read_settings, split_address
+from igor_node.settings import CHECKS, FILE_ONLY, NodeSettings, default_slots, read_settings, split_address
 from igor_node.words import Invalid
 
 
@@ -18,7 +18,8 @@ def faults_of(folder: Path, options: dict[str, Any] | None = None, environ: dict
 
 
 def test_without_any_setting_a_node_listens_on_loopback(tmp_path: Path) -> None:
-    assert read_settings(tmp_path, {}, {}) == NodeSettings(data_dir=tmp_path, slots=default_slots())
+    found = read_settings(tmp_path, {}, {})
+    assert found == NodeSettings(data_dir=tmp_path, slots=default_slots()) and found.given == frozenset()
     assert NodeSettings(tmp_path).listen_host == "127.0.0.1" and NodeSettings(tmp_path).listen_port == 7946
 
 
@@ -27,6 +28,7 @@ def test_the_later_place_wins(tmp_path: Path) -> None:
     (tmp_path / "node.toml").write_text('name = "file"\nslots = 1\nvoters = 5\n[labels]\nzone = "eu"\ngpu = true\n')
     found = read_settings(tmp_path, {"name": "option"}, {"IGOR_NAME": "environment", "IGOR_SLOTS": "2"})
     assert (found.name, found.slots, found.voters, found.labels) == ("option", 2, 5, {"zone": "eu", "gpu": "true"})
+    assert found.given == {"name", "slots", "voters", "labels"}
 
 
 def test_options_that_were_not_given_change_nothing(tmp_path: Path) -> None:
@@ -89,5 +91,20 @@ def test_every_setting_has_its_row_in_the_story() -> None:
     """The table at the top of the module is what docs and people read."""
     import igor_node.settings
 
+    story = igor_node.settings.__doc__ or ""
     for name in CHECKS:
-        assert f"IGOR_{name.upper()}" in (igor_node.settings.__doc__ or "")
+        assert f"\n    {name} " in story and (name in FILE_ONLY or f"IGOR_{name.upper()}" in story)
+
+
+def test_the_environment_of_commands_stands_in_the_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text('[environment]\nLANG = "C.UTF-8"\n')
+    assert read_settings(tmp_path, {}, {"IGOR_ENVIRONMENT": "A=b"}).environment == {"LANG": "C.UTF-8"}
+
+
+@pytest.mark.parametrize(
+    "line, said", [('IGOR_RUN = "x"', "IGOR_RUN"), ('"a b" = "x"', "a b"), ("A = 1", "table of texts"), ('A = "\\u0000"', "NUL")]
+)
+def test_an_environment_that_no_command_could_have_is_refused(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "node.toml").write_text(f"[environment]\n{line}\n")
+    (fault,) = faults_of(tmp_path)
+    assert said in fault
