@@ -22,7 +22,7 @@ from igor_node.http import auth, forward, limits, problems, quorum, routes
 from igor_node.http.events import Hub
 from igor_node.http.identity import Identities
 from igor_node.http.routes import Reply, Route, Where
-from igor_node.http.services import LiveView, Services
+from igor_node.http.services import LiveView, NodeView, Services
 from igor_node.ledger import commands
 from igor_node.words import Instant, Invalid, Malformed, OutcomeUnknown, Unauthenticated, Unavailable
 from raft.interface import ENTRY_LIMIT_BYTES, NotLeader, Unknown
@@ -45,10 +45,10 @@ class Front:
         self.heard = quorum.Heard(services.replica, services.clock)
         self.identities = Identities(services, self.forwarder)
         self.hub = Hub(services)
-        self._views: tuple[LiveView, ...] = ()
+        self._views: tuple[NodeView, ...] = ()
         self._views_at = 0
 
-    async def live_views(self) -> tuple[LiveView, ...]:
+    async def live_views(self) -> tuple[NodeView, ...]:
         """What the leader knows of the nodes; asked for at most every two seconds, empty where it cannot be had at once."""
         if self.services.replica.is_leader():
             return tuple(self.services.views())
@@ -59,7 +59,7 @@ class Front:
         self._views = await self._ask_views()
         return self._views
 
-    async def _ask_views(self) -> tuple[LiveView, ...]:
+    async def _ask_views(self) -> tuple[NodeView, ...]:
         leader = self.services.leader_address()
         if leader is None or leader == self.services.me.address:
             return ()

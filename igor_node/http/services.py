@@ -81,6 +81,21 @@ class LiveView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_free_bytes: int | None = None
 
 
+class NodeView(Protocol):
+    """The same as whoever leads gives it."""
+
+    @property
+    def node(self) -> str: ...
+    @property
+    def heard_s(self) -> float: ...
+    @property
+    def clock_error_s(self) -> float | None: ...
+    @property
+    def load(self) -> float | None: ...
+    @property
+    def memory_free_bytes(self) -> int | None: ...
+
+
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of output. `offset`: of its first stored byte; `partial`: the command has not ended this line (yet)."""
 
@@ -157,7 +172,7 @@ class Services:
     leader_address: Callable[[], str | None]  # base URL of the leader that this node knows (itself included), however it learned of it
     streams: NodeStreams
     renew: Callable[[str, str], bool]  # (attempt, token) -> renewed; only asked while this node leads
-    views: Callable[[], Sequence[LiveView]]  # of the leader; empty elsewhere
+    views: Callable[[], Sequence[NodeView]]  # of the leader; empty elsewhere
     logs: Logs
     auth: bool = True
     leave: Callable[[str], Awaitable[None]] | None = None  # leader: takes a node out of the Raft members before it is removed

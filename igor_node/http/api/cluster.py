@@ -18,7 +18,7 @@ from igor_node.http.dispatch import Call
 from igor_node.http.openapi import describe_routes
 from igor_node.http.problems import NotHere
 from igor_node.http.routes import Reply, Route, Struct, Where
-from igor_node.http.services import LiveView
+from igor_node.http.services import NodeView
 from igor_node.ledger import commands, queries
 from igor_node.words import NAME, SECOND, Denied, Invalid, NodeState, Role, Unauthenticated, Unavailable, WrongHost
 
@@ -96,7 +96,7 @@ def highly_available(status: Any, rows: list[queries.NodeRow]) -> bool:
     return status.quorum and len(voters) >= 3 and sum(voter in up for voter in voters) - 1 > len(voters) // 2
 
 
-def node_json(row: queries.NodeRow, view: LiveView | None, role: str, now: int) -> dict[str, Any]:
+def node_json(row: queries.NodeRow, view: NodeView | None, role: str, now: int) -> dict[str, Any]:
     """`clock_error_s`, `heard_at` and what the machine has left come from the leader's heartbeats: null where it cannot be asked."""
     return {
         "id": row.node,

@@ -249,7 +249,7 @@ async def run_job(call: Call) -> Any:
         commands.CreateRun(job=row.job, run=new_id(call.now()), params=params, key=idempotency_key(call), beside=body.now),
     )
     run = await call.read(lambda connection: queries.run(connection, made["run"]))
-    return Reply(run, status=201 if made.get("created", True) else 200, headers={"Location": f"/v1/runs/{made['run']}"})
+    return Reply(run, status=200 if made["known"] else 201, headers={"Location": f"/v1/runs/{made['run']}"})
 
 
 def idempotency_key(call: Call) -> str | None:
@@ -278,7 +278,7 @@ async def resume_job(call: Call) -> Any:
 async def answer_pause(call: Call, job: str, done: Any) -> dict[str, Any]:
     """The job as it is now, and which fires a node holds already: those may still start."""
     now = call.now()
-    handed_out = list((done or {}).get("handed_out") or ())
+    handed_out = handed_out_json(done.get("handed_out", ()))
 
     def shown(connection: sqlite3.Connection) -> dict[str, Any]:
         return job_json(queries.job(connection, job), now, recent(connection, job))
@@ -286,8 +286,17 @@ async def answer_pause(call: Call, job: str, done: Any) -> dict[str, Any]:
     return {
         **await call.read(shown),
         "handed_out": handed_out,
-        "warnings": [f"run {run} is with a node already and may start" for run in handed_out],
+        "warnings": warnings(handed_out),
     }
+
+
+def handed_out_json(fires: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fires that a node holds already: it was asked to give them back, and decides."""
+    return [{**fire, "due_at": text(fire["due_at"])} for fire in fires]
+
+
+def warnings(handed_out: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"run {fire['run']} of {fire['job']}, due at {fire['due_at']}, is with node {fire['node']} and may start" for fire in handed_out]
 
 
 ROUTES = (

@@ -13,14 +13,14 @@ import msgspec
 from igor_node.definitions.jobs import Job, encode_job
 from igor_node.definitions.load import check_objects
 from igor_node.http import auth
-from igor_node.http.api.jobs import coming, text
+from igor_node.http.api.jobs import coming, handed_out_json, text, warnings
 from igor_node.http.dispatch import Call
 from igor_node.http.limits import PUSH_BODY_LIMIT_BYTES
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.ledger import commands, queries
 from igor_node.words import NAME, Invalid, Malformed, NeedsVersion, NotFound, Role
 
-NOT_COMPARED = frozenset({"source_line"})  # a line moved: nothing about the job has changed
+NOT_COMPARED = frozenset({"source_file", "source_line"})  # where a definition stands says nothing about the job
 NEXT_FIRES = 3
 
 
@@ -92,7 +92,9 @@ async def push(call: Call) -> Any:
             source=body.source,
         )
     )
-    return Reply({"project": project, **done}, headers={"ETag": f'"{done["version"]}"'})
+    handed_out = handed_out_json(done["handed_out"])
+    answer = {"project": project, **done, "handed_out": handed_out, "warnings": warnings(handed_out)}
+    return Reply(answer, headers={"ETag": f'"{done["version"]}"'})
 
 
 def asked_version(call: Call) -> int:
@@ -160,7 +162,7 @@ def plain(job: Job | None) -> dict[str, Any]:
     """A job as field paths with their values; defaults are left out, lists stand as one value but for stages and schedules."""
     found: dict[str, Any] = {}
     if job is not None:
-        unfold("", msgspec.to_builtins(job), found)
+        unfold("", msgspec.json.decode(encode_job(job)), found)
     return {path: value for path, value in found.items() if path not in NOT_COMPARED}
 
 

@@ -180,11 +180,12 @@ def job_records(job: queries.AuditJob) -> rule.JobRecords:
 
 ROUTES = (
     Route(method="GET", path="/v1/runs", handler=list_runs, summary="Runs, the latest first", query=RunsQuery),
-    Route(method="GET", path=f"/v1/runs/{RUN}", handler=show_run, summary="One run with its stages, attempts and tries"),
     Route(method="GET", path=f"/v1/runs/{RUN}/why", handler=why_run, summary="Why a run waits or ended so; or what became of JOB@TIME"),
     Route(
         method="POST", path=f"/v1/runs/{RUN}/cancel", handler=cancel_run, summary="End a run: TERM, then KILL", role=Role.OPERATOR,
         where=Where.WRITE, body=CancelBody,
     ),
+    # Last, because a name of a run may have a slash in it: `project/job@latest`.
+    Route(method="GET", path=f"/v1/runs/{RUN}", handler=show_run, summary="One run with its stages, attempts and tries"),
     Route(method="GET", path="/v1/audit", handler=audit, summary="What the schedules demanded beside what the ledger holds", query=AuditQuery),
 )  # fmt: skip
