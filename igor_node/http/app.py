@@ -7,6 +7,7 @@ end with it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
@@ -17,7 +18,10 @@ from igor_node.http.api.table import ROUTES
 from igor_node.http.dispatch import Front, cross_origin, endpoint
 from igor_node.http.routes import Route
 from igor_node.http.services import Services
+from igor_node.words import Unavailable
 
+log = logging.getLogger("igor.http")
+AGAIN_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
@@ -31,21 +35,37 @@ def make_app(services: Services, table: tuple[Route, ...] = ROUTES) -> web.Appli
     app = web.Application(middlewares=[problems.middleware, preflight(services)], client_max_size=limits.PUSH_BODY_LIMIT_BYTES)
 
     async def owned(app: web.Application) -> AsyncIterator[None]:
-        front = Front(services, table)
-        app[FRONT] = front
-        async with asyncio.TaskGroup() as tasks:
-            owned = [tasks.create_task(work) for work in (front.heard.watch(), front.identities.watch(), front.hub.watch())]
-            yield
-            for task in owned:
-                task.cancel()
+        front = app[FRONT] = Front(services, table)
+        works = (front.heard.watch, front.identities.watch, front.hub.watch)
+        tasks = [asyncio.create_task(kept_going(work)) for work in works]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await front.forwarder.close()
 
+    async def end_streams(app: web.Application) -> None:
+        app[FRONT].end_streams()
+
+    app.on_shutdown.append(end_streams)
     app.cleanup_ctx.append(owned)
     for route in table:
         app.router.add_route(route.method, route.path, handler_of(app, route))
         if route.method == "GET" and route.stream is None:
             app.router.add_route("HEAD", route.path, handler_of(app, route))
     return app
+
+
+async def kept_going(work: Callable[[], Awaitable[None]]) -> None:
+    """Runs a task of the application for as long as it lives: a ledger that cannot be read at this moment is tried again."""
+    while True:
+        try:
+            await work()
+        except Unavailable as problem:  # no ledger here yet
+            log.debug("%s: %s", work.__qualname__, problem)
+        except Exception:  # the edge of a task
+            log.exception("in %s", work.__qualname__)
+        await asyncio.sleep(AGAIN_S)
 
 
 def handler_of(app: web.Application, route: Route) -> Handler:

@@ -36,6 +36,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""
     project: str | None = None
     node: str | None = None
+    expires_at: str | None = None
 
     @property
     def actor(self) -> str:
@@ -66,6 +67,12 @@ def hash_secret(secret: str) -> str:
 
 def compose_token(identifier: str, secret: str) -> str:
     return f"igor1.none.{identifier}.{secret}"
+
+
+def make_token(identifier: str) -> tuple[str, str]:
+    """A new token and the hash that the ledger keeps of it: for the first ones, which no API can make."""
+    secret = secrets.token_hex(32)
+    return compose_token(identifier, secret), hash_secret(secret)
 
 
 def derive_secret(key: bytes, purpose: str) -> str:

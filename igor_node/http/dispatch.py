@@ -8,9 +8,10 @@ the second with the first's result.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from igor_node.http.identity import Identities
 from igor_node.http.routes import Reply, Route, Where
 from igor_node.http.services import LiveView, NodeView, Services
 from igor_node.ledger import commands
-from igor_node.words import Instant, Invalid, Malformed, OutcomeUnknown, Unauthenticated, Unavailable
+from igor_node.words import Instant, Invalid, Malformed, OutcomeUnknown, TooMany, Unauthenticated, Unavailable
 from raft.interface import ENTRY_LIMIT_BYTES, NotLeader, Unknown
 
 T = TypeVar("T")
@@ -45,8 +46,35 @@ class Front:
         self.heard = quorum.Heard(services.replica, services.clock)
         self.identities = Identities(services, self.forwarder)
         self.hub = Hub(services)
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._in_flight = 0
         self._views: tuple[NodeView, ...] = ()
         self._views_at = 0
+
+    @contextlib.contextmanager
+    def answering(self, route: Route) -> Iterator[None]:
+        """Counts a request while it is answered. Streams may be many and long, and are ended when the node stops; others are bounded."""
+        if route.stream is not None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams.add(task)
+            try:
+                yield
+            finally:
+                self._streams.discard(task)
+            return
+        if self._in_flight >= limits.IN_FLIGHT and not route.any_host:
+            raise TooMany(f"{limits.IN_FLIGHT} requests are being answered", hint="ask again in a moment, or another node")
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    def end_streams(self) -> None:
+        """The node stops: whoever follows something goes on at another node."""
+        for task in self._streams:
+            task.cancel()
 
     async def live_views(self) -> tuple[NodeView, ...]:
         """What the leader knows of the nodes; asked for at most every two seconds, empty where it cannot be had at once."""
@@ -88,6 +116,7 @@ class Call:
     index: int | None = None
     age_s: float | None = None
     deadline: float = 0.0
+    busy: str = ""  # what the leader here said when it took no more
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -151,18 +180,23 @@ def endpoint(front: Front, route: Route) -> Callable[[web.Request], Awaitable[we
             call.headers |= cross_origin(request.headers["Origin"])
         if not route.any_host:
             auth.check_host(request.headers.get("Host"), front.services.hosts)
-        if route.where is not Where.HERE and not front.services.holds_ledger():
-            return await ask_a_peer(call)
-        await identify(call)
-        match route.where:
-            case Where.WRITE:
-                return await answer_write(call)
-            case Where.READ:
-                return await answer_read(call)
-            case Where.HERE:
-                return await answer_here(call)
+        with front.answering(route):
+            return await answer_call(call)
 
     return answer
+
+
+async def answer_call(call: Call) -> web.StreamResponse:
+    if call.route.where is not Where.HERE and not call.services.holds_ledger():
+        return await ask_a_peer(call)
+    await identify(call)
+    match call.route.where:
+        case Where.WRITE:
+            return await answer_write(call)
+        case Where.READ:
+            return await answer_read(call)
+        case Where.HERE:
+            return await answer_here(call)
 
 
 def cross_origin(origin: str) -> dict[str, str]:
@@ -204,12 +238,19 @@ async def answer_read(call: Call) -> web.StreamResponse:
     if consistent:
         if not call.services.replica.is_leader():
             return await ask_the_leader(call, body)
-        wanted = await call.services.replica.read_barrier(limits.BARRIER_WITHIN_S)
+        wanted = await barrier(call)
     wanted = max(wanted, asked_index(call))
     if not await wait_for_index(call, wanted):
         raise Unavailable(f"this node has applied {call.services.changes.index}, not yet {wanted}", hint="ask again, or another node")
     call.age_s = call.front.heard.age_s()
     return await run(call, body, [pair for pair in pairs if pair[0] != "consistent"])
+
+
+async def barrier(call: Call) -> int:
+    try:
+        return await call.services.replica.read_barrier(limits.BARRIER_WITHIN_S)
+    except Unknown as problem:
+        raise Unavailable(f"a read as of now is not possible: {problem}", hint="without consistent=1 this node answers from what it has") from None
 
 
 async def answer_write(call: Call) -> web.StreamResponse:
@@ -234,7 +275,7 @@ async def answer_write(call: Call) -> web.StreamResponse:
         if loop.time() > call.deadline:
             break
         await asyncio.sleep(RETRY_S)
-    reason = quorum.why_none(call.services.replica)
+    reason = call.busy or quorum.why_none(call.services.replica)
     if perhaps:
         raise OutcomeUnknown(f"it may or may not have been done: {reason}", hint="ask again with the same Idempotency-Key or If-Match")
     raise Unavailable(reason, hint="reads are still answered; writes are when most voters are back")
@@ -246,7 +287,8 @@ async def write_once(call: Call, body: bytes) -> web.StreamResponse | None:
     if services.replica.is_leader():
         try:
             return await run(call, body, call.request.query.items())
-        except NotLeader:
+        except NotLeader as problem:
+            call.busy = str(problem) if services.replica.is_leader() else ""
             return None
     leader = services.leader_address()
     if call.forwarded or leader is None or leader == services.me.address:
@@ -296,7 +338,8 @@ async def run(call: Call, body: bytes, pairs: Any) -> web.StreamResponse:
     result = await call.route.handler(call)
     if isinstance(result, web.StreamResponse):
         if not result.prepared:
-            result.headers.update(igor_headers(call))
+            for name, value in igor_headers(call).items():
+                result.headers.setdefault(name, value)
         return result
     reply = result if isinstance(result, Reply) else Reply(result)
     headers = {**igor_headers(call), **(reply.headers or {})}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -99,7 +99,7 @@ class Hub:
         if last_id + 1 < first:
             raise Gone(f"events up to {first - 1} are no longer kept, you asked for those after {last_id}", hint="look anew, then follow from now on")
 
-    async def follow(self, last_id: int | None, drop: Callable[[], None]) -> AsyncIterator[bytes]:
+    async def follow(self, last_id: int | None, drop: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """Frames after `last_id` (None: from now on), then whatever comes, joined where several wait; a beat where nothing does."""
         await self._started.wait()
         reader = Reader(self._last if last_id is None else last_id, drop)

@@ -16,7 +16,7 @@ from igor_node.http import auth, forward
 from igor_node.http.auth import Caller
 from igor_node.http.limits import TOKENS_CACHED
 from igor_node.http.services import Services
-from igor_node.words import Role, Unauthenticated, Unavailable
+from igor_node.words import Role, Unauthenticated, Unavailable, format_instant
 
 TOKENS = frozenset({"tokens"})
 ASKING_AT_ONCE = 5  # strangers with made-up tokens cannot make this node flood the leader
@@ -129,4 +129,5 @@ def find_token(connection: sqlite3.Connection, token: str) -> Kept | None:
     if row is None:
         return None
     hashed, role, name, project, node, expires_at = row
-    return Kept(Caller(token=token, role=Role(role), name=name, project=project, node=node), hashed, expires_at)
+    ends = None if expires_at is None else format_instant(expires_at)
+    return Kept(Caller(token=token, role=Role(role), name=name, project=project, node=node, expires_at=ends), hashed, expires_at)

@@ -21,6 +21,7 @@ LINGER_S = 2.0  # how long the rest of a refused body is read, so that the clien
 
 CONNECTIONS = 4_000  # one open file each; what comes past them is closed at once
 BACKLOG = 1_024
+IN_FLIGHT = 1_000  # requests being answered at once, streams not counted; more wait in the clients
 
 WRITE_WITHIN_S = 4.0  # a failover takes 2 s; CONTRACT promises a 503 within 5 s
 NO_QUORUM_WITHIN_S = 0.5  # where no leader was heard for longer than WRITE_WITHIN_S nobody waits for one

@@ -8,6 +8,7 @@ version has no TLS, so it refuses every address that is not on loopback.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
@@ -36,7 +37,7 @@ def open_port(host: str, port: int) -> socket.socket:
     except OSError as problem:
         sock.close()
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if isinstance(problem, OSError) and problem.errno == 98:
+        if problem.errno == errno.EADDRINUSE:
             raise Conflict(f"{shown} is in use by another process", hint="choose another port with --listen, or 127.0.0.1:0 for any") from None
         raise Invalid(f"cannot listen on {shown}: {problem.strerror}", hint="choose another address with --listen") from None
     sock.setblocking(False)

@@ -4,8 +4,8 @@
     node = cluster.add("n1")             # its replica, to be made leader: cluster.lead("n1")
     cluster.do(commands.CreateToken(...))   # straight into the ledger
 
-All nodes share one ledger file, so a follower is never behind; what a follower must do (refuse, forward) is seen all the same. A test decides who leads,
-whether there is a quorum, and can make the next proposal fail in the two ways a real one can.
+All nodes share one ledger file, so a follower is never behind; what a follower must do (refuse, forward) is seen all the same. A test decides
+who leads, whether there is a quorum, and can make the next proposal fail in the two ways a real one can.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ ADDRESS = re.compile(r"(https?://)?(\[[0-9a-fA-F:]+\]|[0-9A-Za-z.-]+):\d{1,5}")
 LABELS_LIMIT = 100
 SLOTS_LIMIT = 10_000
 STREAM_PING_S = 10.0  # a node that is gone without a word is noticed
+CLOSE_S = 0.5  # how long the other side has to answer a close
 
 
 class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,7 +228,7 @@ async def node_stream(call: Call) -> web.StreamResponse:
         raise Denied(f"your token is that of node {call.caller.node}, not of {node}")
     if not call.services.replica.is_leader():
         raise NotHere(call.services.leader_address())
-    socket = web.WebSocketResponse(max_msg_size=stream.FRAME_LIMIT_BYTES, heartbeat=STREAM_PING_S, compress=False, timeout=2.0)
+    socket = web.WebSocketResponse(max_msg_size=stream.FRAME_LIMIT_BYTES, heartbeat=STREAM_PING_S, compress=False, timeout=CLOSE_S)
     await socket.prepare(call.request)
     try:
         await call.services.streams.serve(node, received(socket), socket.send_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 from aiohttp import web
@@ -36,8 +37,9 @@ async def events(call: Call) -> Any:
         if transport is not None:
             transport.abort()
 
-    async for piece in hub.follow(last_id, drop):
-        await response.write(piece)
+    async with aclosing(hub.follow(last_id, drop)) as pieces:
+        async for piece in pieces:
+            await response.write(piece)
     return response
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -236,13 +237,14 @@ async def follow(call: Call, source: Source, position: Position) -> web.StreamRe
     key = source.parts[number].key if source.parts else None
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no", **igor_headers(call)})
     await response.prepare(call.request)
-    async for piece in lines_to_come(call, source, Position(key, position.offset)):
-        await response.write(piece)
+    async with aclosing(lines_to_come(call, source, Position(key, position.offset))) as pieces:
+        async for piece in pieces:
+            await response.write(piece)
     await response.write_eof()
     return response
 
 
-async def lines_to_come(call: Call, source: Source, position: Position) -> AsyncIterator[bytes]:
+async def lines_to_come(call: Call, source: Source, position: Position) -> AsyncGenerator[bytes, None]:
     """Lines as they come, an empty line where none came for a while, and at the end `complete`."""
     changes, clock = call.services.changes, asyncio.get_running_loop().time
     seen, said, held = changes.index, clock(), Held()

@@ -11,6 +11,7 @@ import pytest
 
 from igor_node.http import limits
 from igor_node.words import SECOND, Role, new_id, wall_now
+from raft.interface import NotLeader
 from tests.unit.http.world import Answer, World
 
 BODY = {"role": "viewer", "name": "made"}
@@ -243,3 +244,23 @@ async def test_an_expired_token_is_none(three: World) -> None:
     three.clock.ahead_ns = SECOND
     answer = await three.ask("GET", "/v1/jobs", role=None, Authorization=f"Bearer {made_one['token']}")
     assert answer.status == 401 and "expired" in answer.value["detail"]
+
+
+async def test_requests_at_once_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health is answered all the same."""
+    monkeypatch.setattr(limits, "IN_FLIGHT", 0)
+    answer = await world.ask("GET", "/v1/jobs")
+    assert answer.status == 429 and answer.headers["Retry-After"]
+    assert (await world.ask("GET", "/healthz", role=None)).status == 200
+
+
+async def test_a_leader_that_takes_no_more_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too much waits in its queue: surely not done, ask again."""
+    monkeypatch.setattr(limits, "WRITE_WITHIN_S", 0.2)
+
+    async def busy(command: bytes, timeout: float) -> Any:
+        raise NotLeader("n1", "10000 proposals wait already; try again in a moment")
+
+    world.leader.replica.propose = busy  # type: ignore[method-assign]
+    answer = await make(world)
+    assert answer.status == 503 and "10000 proposals" in answer.value["detail"]

@@ -305,8 +305,7 @@ async def test_a_run_of_another_project_cannot_be_cancelled(world: World) -> Non
 def fire(world: World, job: str, *times: int, outcome: str = "", reason: str = "") -> list[str]:
     runs = [f"r{time // SECOND:019d}" for time in times]
     fires = tuple(
-        commands.Fire(job=job, run=run, scheduled_at=time, due_at=time, outcome=outcome, reason=reason)
-        for run, time in zip(runs, times, strict=True)
+        commands.Fire(job=job, run=run, scheduled_at=time, due_at=time, outcome=outcome, reason=reason) for run, time in zip(runs, times, strict=True)
     )
     world.cluster.do(commands.FireRuns(term=1, fires=fires, decided={job: max(times)}), at=max(times))
     return runs
@@ -346,7 +345,9 @@ def place_and_end(world: World, run: str, *, exit_code: int = 0) -> str:
     events = (
         AttemptEvent(attempt=attempt, seq=1, kind="held", at=now),
         AttemptEvent(attempt=attempt, seq=2, kind="try_started", at=now, try_n=1),
-        AttemptEvent(attempt=attempt, seq=3, kind="try_ended", at=now + SECOND, try_n=1, state=state, exit_code=exit_code, max_rss_bytes=4096, cpu_ns=5_000_000),
+        AttemptEvent(
+            attempt=attempt, seq=3, kind="try_ended", at=now + SECOND, try_n=1, state=state, exit_code=exit_code, max_rss_bytes=4096, cpu_ns=5_000_000
+        ),
         AttemptEvent(attempt=attempt, seq=4, kind="ended", at=now + SECOND, state=state, exit_code=exit_code),
     )
     world.cluster.do(commands.ReportEvents(node="n1", events=events))

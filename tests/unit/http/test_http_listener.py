@@ -18,9 +18,14 @@ MAGIC = b"\x00igor\x00r1"
 
 
 class Served:
-    def __init__(self, sock: socket.socket, adopted: list[socket.socket]) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.port = sock.getsockname()[1]
-        self.adopted = adopted
+        self.adopted: list[socket.socket] = []
+        self.handed_over = asyncio.Event()
+
+    def adopt(self, sock: socket.socket) -> None:
+        self.adopted.append(sock)
+        self.handed_over.set()
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -40,11 +45,11 @@ async def served() -> AsyncIterator[Served]:
 
     app = web.Application(middlewares=[problems.middleware])
     app.router.add_get("/", hello)
-    adopted: list[socket.socket] = []
     sock = open_port("127.0.0.1", 0)
-    async with Listener(sock, app, MAGIC, adopted.append):
-        yield Served(sock, adopted)
-    for one in adopted:
+    found = Served(sock)
+    async with Listener(sock, app, MAGIC, found.adopt):
+        yield found
+    for one in found.adopted:
         one.close()
 
 
@@ -72,9 +77,7 @@ async def test_raft_gets_its_socket_untouched(served: Served) -> None:
         writer.write(part)
         await writer.drain()
         await asyncio.sleep(0.03)
-    async with asyncio.timeout(5):
-        while not served.adopted:
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(served.handed_over.wait(), 5)
     assert served.adopted[0].recv(64) == MAGIC + b"rest"
     writer.close()
 

@@ -19,7 +19,7 @@ import yarl
 from igor_node.edges import SystemClock
 from igor_node.http.app import make_app
 from igor_node.http.auth import compose_token, hash_secret
-from igor_node.http.listener import Listener, open_port
+from igor_node.http.listener import Listener, address_of, open_port
 from igor_node.http.services import LiveView, LogLine, LogPiece, Me, Services
 from igor_node.ledger import commands
 from igor_node.words import Instant, NotFound, Role
@@ -102,6 +102,7 @@ class World:
         self.clock = MovableClock()
         self._workers = workers
         self._stack = contextlib.AsyncExitStack()
+        self._listeners: dict[str, contextlib.AsyncExitStack] = {}
         self.session: aiohttp.ClientSession
 
     async def __aenter__(self) -> World:
@@ -118,7 +119,7 @@ class World:
 
     async def _start(self, name: str) -> None:
         sock = open_port("127.0.0.1", 0)
-        address = "127.0.0.1:%d" % sock.getsockname()[1]
+        address = address_of(sock)
         replica = self.cluster.add(name, address, voter=name not in self._workers)
         url = f"http://{address}"
         node: Node
@@ -145,7 +146,13 @@ class World:
             auth=self._auth,
         )
         node = self.nodes[name] = Node(name, url, replica, output, streams, services, [], holds_ledger=name not in self._workers)
-        await self._stack.enter_async_context(Listener(sock, make_app(services), MAGIC, lambda sock: sock.close()))
+        listener = self._listeners[name] = contextlib.AsyncExitStack()
+        await listener.enter_async_context(Listener(sock, make_app(services), MAGIC, lambda sock: sock.close()))
+        self._stack.push_async_callback(listener.aclose)
+
+    async def stop(self, name: str) -> None:
+        """As SIGTERM does."""
+        await self._listeners[name].aclose()
 
     @property
     def leader(self) -> Node:
