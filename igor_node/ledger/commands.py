@@ -185,11 +185,15 @@ class ReportEvents(Command, frozen=True, kw_only=True, omit_defaults=True, tag="
 
 
 class AttemptsLost(Command, frozen=True, kw_only=True, omit_defaults=True, tag="attempts_lost"):
-    """Leases and margins have run out (`rerun`), or the job's rule says so. Attempts that ended meanwhile are left as they are."""
+    """Leases and margins have run out (`rerun`), or the job's rule says so. Attempts that ended meanwhile are left as they are.
+
+    `decision`: "" goes by the job's `on_node_loss`; "rerun" or "fail" is what a person decided about an attempt whose job waits for its node.
+    """
 
     term: int
     attempts: tuple[str, ...]
     reason: str
+    decision: str = ""
 
 
 class Prune(Command, frozen=True, kw_only=True, omit_defaults=True, tag="prune"):

@@ -51,10 +51,13 @@ def take_place(path: Path, fresh: Path) -> Path:
 def remove_old(path: Path) -> None:
     """Removes all generations but the current one, with what SQLite kept beside them. Readers that still hold them are not disturbed."""
     for generation in generations(path)[:-1]:
-        # The file itself goes first: without it, what stands beside it means nothing.
-        for suffix in _BESIDE:
-            old = named(path, generation)
-            old.with_name(old.name + suffix).unlink(missing_ok=True)
+        clear(named(path, generation))  # the file itself first: without it, what stands beside it means nothing
+
+
+def clear(path: Path) -> None:
+    """Removes a file with all that SQLite may have left beside it."""
+    for suffix in _BESIDE:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

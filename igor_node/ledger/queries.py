@@ -16,6 +16,7 @@ import msgspec
 
 from igor_node.definitions.jobs import Job, Stage, decode_job
 from igor_node.ledger.schema import attempt_id, span_of, split_attempt
+from igor_node.rules.graph import spared
 from igor_node.rules.overlap import Earlier, start_blocked
 from igor_node.words import (
     MILLISECOND,
@@ -745,12 +746,9 @@ def _open(row: Sequence[Any]) -> OpenAttempt:
         attempt=attempt_id(run_id, stage, n), run=run_id, job=job_id, project=project_name, stage=stage, n=n, node=node_id, state=state,
         fence=fence, trigger=trigger, due_at=due_at, scheduled_at=scheduled_at, created_at=created_at, params=msgspec.json.decode(params), spec=spec,
         stage_spec=stage_spec, version=version, placed_at=placed_at, started_at=started_at, last_seq=last_seq,
-        cancel=None if stage_spec.always and not (cancel or "").startswith(CANCEL_ALL) else cancel, revoke=revoke, renew_hash=renew_hash,
+        cancel=None if spared(always=stage_spec.always, needs=stage_spec.needs, cancel=cancel) else cancel, revoke=revoke, renew_hash=renew_hash,
         lease_ns=spec.lease_ns, on_node_loss=stage_spec.on_node_loss,
     )  # fmt: skip
-
-
-CANCEL_ALL = "cancelled again"  # a second cancel ends the `always` stages too
 
 
 class AttemptRow(Row, frozen=True, kw_only=True):

@@ -122,7 +122,7 @@ REMOVE_JOB = "UPDATE jobs SET removed_at = ?, changed_at = ? WHERE job = ?"
 PAUSE_JOB = "UPDATE jobs SET paused_at = ?, paused_until = ?, pause_reason = ?, paused_by = ? WHERE job = ?"
 RESUME_JOB = "UPDATE jobs SET paused_at = NULL, paused_until = NULL, pause_reason = '', paused_by = '', resumed_at = ? WHERE job = ?"
 UPDATE_DECIDED = "UPDATE jobs SET decided_until = ? WHERE job = ?"
-UPDATE_FENCE = "UPDATE jobs SET fence = ? WHERE job = ?"
+NEXT_FENCE = "UPDATE jobs SET fence = fence + 1 WHERE job = ? RETURNING fence"
 
 HISTORY = """
 CREATE TABLE history(
@@ -152,17 +152,15 @@ RUNS_TROUBLE = "CREATE INDEX runs_trouble ON runs(trouble, id) WHERE trouble IS 
 RUNS_TROUBLE_BY_JOB = "CREATE INDEX runs_trouble_by_job ON runs(job, trouble, id) WHERE trouble IS NOT NULL"
 INSERT_RUN = "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL, ?, ?, 0, ?, NULL, ?)"
 SELECT_RUN = """
-SELECT job, spec_version, state, reason, scheduled_at, due_at, started_at, ended_at, beside, begun, order_at, cancel, trigger, version
+SELECT id, job, spec_version, state, reason, scheduled_at, due_at, started_at, ended_at, beside, begun, order_at, cancel, trigger, version, created_at
 FROM runs WHERE id = ?"""
-SELECT_FIRE = "SELECT id FROM runs WHERE job = ? AND scheduled_at = ? AND trigger = 'schedule'"
 SELECT_FIRE_AFTER = "SELECT id FROM runs WHERE job = ? AND scheduled_at > ? AND trigger = 'schedule' ORDER BY scheduled_at LIMIT 1"
 SELECT_LIVE_RUNS = "SELECT id, begun, order_at, due_at, beside FROM runs WHERE job = ? AND ended_at IS NULL ORDER BY order_at, id"
-SELECT_WAITING_RUNS = """
-SELECT id, state, due_at, trigger FROM runs WHERE job = ? AND ended_at IS NULL AND started_at IS NULL ORDER BY order_at, id"""
+SELECT_WAITING_RUNS = "SELECT id FROM runs WHERE job = ? AND ended_at IS NULL AND started_at IS NULL ORDER BY order_at, id"
 UPDATE_RUN_STATE = "UPDATE runs SET state = ?, reason = ? WHERE id = ?"
 UPDATE_RUN_STARTED = "UPDATE runs SET state = ?, reason = ?, started_at = ?, lateness_ns = ? WHERE id = ?"
 UPDATE_RUN_ENDED = "UPDATE runs SET state = ?, reason = ?, ended_at = ?, trouble = ? WHERE id = ?"
-UPDATE_RUN_BEGUN = "UPDATE runs SET begun = ?, reason = ? WHERE id = ?"
+UPDATE_RUN_BEGUN = "UPDATE runs SET begun = ?, reason = '' WHERE id = ?"
 UPDATE_RUN_CANCEL = "UPDATE runs SET cancel = ? WHERE id = ?"
 UPDATE_RUN_VERSION = "UPDATE runs SET version = ?, spec_version = ? WHERE id = ?"
 PRUNABLE_RUNS = "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?"
@@ -188,14 +186,19 @@ CREATE TABLE stages(
 ) STRICT, WITHOUT ROWID"""
 """`attempts`: placements so far, the last one's number. `losses`: those that were lost or refused, against max_attempts."""
 STAGES_QUEUED = "CREATE INDEX stages_queued ON stages(run, position) WHERE state = 'queued'"
-INSERT_STAGE = "INSERT INTO stages VALUES (?, ?, ?, ?, '', ?, 0, 0, ?, NULL, NULL)"
+INSERT_STAGE = "INSERT INTO stages VALUES (?, ?, ?, ?, '', ?, ?, 0, ?, NULL, NULL)"
 SELECT_STAGE = "SELECT state, reason, slots, attempts, losses, started_at FROM stages WHERE run = ? AND name = ?"
-SELECT_STAGES = "SELECT name, state, reason, attempts FROM stages WHERE run = ? ORDER BY position"
+SELECT_STAGES = "SELECT name, state, reason FROM stages WHERE run = ? ORDER BY position"
+SELECT_WAIT = """
+SELECT stages.state, stages.reason, runs.state, runs.due_at, runs.reason, runs.job FROM stages JOIN runs ON runs.id = stages.run
+WHERE stages.run = ? AND stages.name = ?"""
 UPDATE_STAGE = "UPDATE stages SET state = ?, reason = ? WHERE run = ? AND name = ?"
-UPDATE_STAGE_QUEUED = "UPDATE stages SET state = ?, reason = ?, queued_at = ?, losses = ?, ended_at = NULL WHERE run = ? AND name = ?"
+UPDATE_STAGE_QUEUED = "UPDATE stages SET state = ?, reason = ?, queued_at = ?, losses = ? WHERE run = ? AND name = ?"
+END_WAITING_STAGES = "UPDATE stages SET state = ?, reason = ?, ended_at = ? WHERE run = ? AND state IN ('waiting', 'queued')"
+UPDATE_STAGE_SLOTS = "UPDATE stages SET slots = ?, position = ? WHERE run = ? AND name = ?"
 UPDATE_STAGE_PLACED = "UPDATE stages SET state = ?, reason = '', attempts = ? WHERE run = ? AND name = ?"
 UPDATE_STAGE_STARTED = "UPDATE stages SET state = ?, reason = '', started_at = coalesce(started_at, ?) WHERE run = ? AND name = ?"
-UPDATE_STAGE_ENDED = "UPDATE stages SET state = ?, reason = ?, losses = ?, ended_at = ? WHERE run = ? AND name = ?"
+UPDATE_STAGE_ENDED = "UPDATE stages SET state = ?, reason = ?, ended_at = ? WHERE run = ? AND name = ?"
 DELETE_STAGES = "DELETE FROM stages WHERE run = ?"
 
 ATTEMPTS = """
@@ -206,6 +209,7 @@ CREATE TABLE attempts(
   PRIMARY KEY (run, stage, n)
 ) STRICT, WITHOUT ROWID"""
 """`why`: what the other nodes lacked. `revoke`: why its node was asked not to start it. `late`: the state in which it ended after it was `lost`."""
+LAST_ATTEMPT = "SELECT coalesce(max(n), 0) FROM attempts WHERE run = ? AND stage = ?"
 ATTEMPTS_OPEN = "CREATE INDEX attempts_open ON attempts(node, slots) WHERE ended_at IS NULL"
 INSERT_ATTEMPT = "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, NULL, NULL, 0, NULL, NULL)"
 SELECT_ATTEMPT = """
@@ -229,15 +233,12 @@ CREATE TABLE tries(
   PRIMARY KEY (run, stage, attempt, n)
 ) STRICT, WITHOUT ROWID"""
 INSERT_TRY = "INSERT OR IGNORE INTO tries VALUES (?, ?, ?, ?, ?, '', ?, NULL, NULL, NULL, NULL, NULL, NULL)"
-INSERT_ENDED_TRY = "INSERT OR IGNORE INTO tries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 END_TRY = """
 UPDATE tries SET state = ?, reason = ?, ended_at = ?, exit_code = ?, signal = ?, max_rss_bytes = ?, cpu_ns = ?, duration_ns = ?
-WHERE run = ? AND stage = ? AND attempt = ? AND n = ? AND state = 'running'"""
+WHERE run = ? AND stage = ? AND attempt = ? AND n = ? AND state IN ('running', 'lost')"""
 LOSE_TRIES = """
 UPDATE tries SET state = 'lost', reason = ?, ended_at = ? WHERE run = ? AND stage = ? AND attempt = ? AND state = 'running'"""
-FIND_TRY_AGAIN = """
-UPDATE tries SET state = 'running', reason = '', ended_at = NULL
-WHERE run = ? AND stage = ? AND attempt = ? AND n = ? AND state = 'lost' AND exit_code IS NULL"""
+LAST_TRY = "SELECT exit_code, signal FROM tries WHERE run = ? AND stage = ? AND attempt = ? ORDER BY n DESC LIMIT 1"
 DELETE_TRIES = "DELETE FROM tries WHERE run = ?"
 
 # --- events: what changed, for /v1/events and the page
@@ -249,8 +250,7 @@ CREATE TABLE events(
 ) STRICT"""
 INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PRUNE_EVENTS = """
-DELETE FROM events WHERE number IN (SELECT number FROM events WHERE number < (
-  SELECT coalesce(min(number), ?) FROM (SELECT number FROM events WHERE at >= ? ORDER BY number LIMIT 1)) ORDER BY number LIMIT ?)"""
+DELETE FROM events WHERE number IN (SELECT number FROM (SELECT number, at FROM events ORDER BY number LIMIT ?) WHERE at < ?)"""
 
 TABLES = (
     POSITION, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, TOKENS, PROJECTS, VERSIONS, DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,

@@ -115,3 +115,11 @@ def _words(state: StageState) -> str:
         StageState.LOST: "was lost",
         StageState.NOT_RUN: "was not run",
     }.get(state, state.value)
+
+
+CANCELLED_AGAIN = "cancelled again"  # how the reason of a second cancel begins: it ends the `always` stages too
+
+
+def spared(*, always: bool, needs: Sequence[str], cancel: str | None) -> bool:
+    """Whether a stage goes on though its run is cancelled: clean-up behind other stages does, until somebody cancels again."""
+    return always and bool(needs) and not (cancel or "").startswith(CANCELLED_AGAIN)

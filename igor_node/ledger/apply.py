@@ -1,0 +1,119 @@
+"""One entry of the log becomes a change of the ledger and an answer: `apply_entry`, and the table of what each command does.
+
+Pure but for the ledger's own SQLite: no clock (the entry brings its time), no chance, no floats, no iteration over sets. Total: whatever an entry
+holds, the answer is a value, `Done` or `Refused`, the same on every replica. Only two things raise: a broken invariant and a command that this
+version does not know; both halt the replica before its transaction commits, because two ledgers that differ cannot be mended.
+
+Every apply function checks all its preconditions before it writes, so that a refused command leaves nothing behind.
+
+The same command may be in the log more than once, since who got no answer asks again. Its id decides: within 24 h of ledger time the first answer
+is given again; older ids are refused, because their answers may be forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from igor_node.ledger import commands, schema
+from igor_node.ledger.apply_cluster import create_token, found_cluster, node_changed, register_node, remove_node, revoke_token
+from igor_node.ledger.apply_ends import cancel_run
+from igor_node.ledger.apply_placements import assign_stages, explain_waits
+from igor_node.ledger.apply_prune import prune
+from igor_node.ledger.apply_pushes import pause_jobs, push_project, resume_jobs
+from igor_node.ledger.apply_reports import attempts_lost, report_events
+from igor_node.ledger.apply_runs import create_run, fire_runs
+from igor_node.ledger.commands import Envelope, Refused, Result
+from igor_node.ledger.transaction import LATEST, BrokenInvariant, Transaction
+from igor_node.words import SECOND, id_time
+
+COMMAND_KEPT_NS = 24 * 3600 * SECOND  # of ledger time
+
+APPLY: Mapping[type, Callable[[Transaction, Any], Result]] = {
+    commands.FoundCluster: found_cluster,
+    commands.RegisterNode: register_node,
+    commands.NodeChanged: node_changed,
+    commands.RemoveNode: remove_node,
+    commands.CreateToken: create_token,
+    commands.RevokeToken: revoke_token,
+    commands.PushProject: push_project,
+    commands.PauseJobs: pause_jobs,
+    commands.ResumeJobs: resume_jobs,
+    commands.FireRuns: fire_runs,
+    commands.CreateRun: create_run,
+    commands.CancelRun: cancel_run,
+    commands.AssignStages: assign_stages,
+    commands.ExplainWaits: explain_waits,
+    commands.ReportEvents: report_events,
+    commands.AttemptsLost: attempts_lost,
+    commands.Prune: prune,
+}
+"""What each command does."""
+
+_TAGS = frozenset(command.__struct_config__.tag for command in APPLY)  # type: ignore[attr-defined]
+_encode_result = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode_result: Callable[[bytes], Result] = msgspec.msgpack.Decoder(Result).decode
+
+
+def apply_entry(tx: Transaction, data: bytes, term: int, newest_result: str) -> Result:
+    """`newest_result`: the highest id in the table of results. Ids sort by time, so most commands are known to be new without a look."""
+    envelope = _decode(data)
+    if isinstance(envelope, Refused):
+        return envelope
+    if not 0 <= envelope.at < LATEST:
+        return Refused("Malformed", "a command's time lies between the years 1970 and 2252")
+    tx.time, tx.term, tx.actor = max(tx.time, envelope.at), term, envelope.actor
+    if (earlier := _earlier(tx, envelope.id, newest_result)) is not None:
+        return _decode_result(earlier)
+    if refused := _unfit(envelope.id, tx.time):
+        return refused
+    result = APPLY[type(envelope.command)](tx, envelope.command)
+    tx.results[envelope.id] = _encode_result(result)
+    return result
+
+
+def refuse_unfit(data: bytes) -> Result:
+    """The answer to a command with a value that the ledger cannot hold (an integer of more than 64 bits): never anything but this."""
+    return Refused("Malformed", f"a value in this command of {len(data)} bytes does not fit into the ledger")
+
+
+def _decode(data: bytes) -> Envelope | Refused:
+    try:
+        return commands.decode_envelope(data)
+    except msgspec.ValidationError as problem:
+        _must_know(data)
+        return Refused("Malformed", f"the command cannot be read: {problem}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        return Refused("Malformed", f"the command cannot be read: {problem}")
+
+
+def _must_know(data: bytes) -> None:
+    """A command of a later version must halt this node: its replicas that know it change their ledgers by it."""
+    loose = msgspec.msgpack.decode(data)
+    command = loose.get("command") if isinstance(loose, dict) else None
+    tag = command.get("type") if isinstance(command, dict) else None
+    if isinstance(tag, str) and tag not in _TAGS:
+        raise BrokenInvariant(f'the log holds a command "{tag}" that this version does not know: a newer igor-node is needed here')
+
+
+def _earlier(tx: Transaction, command: str, newest: str) -> bytes | None:
+    """The stored answer to this id, of this batch or of one before."""
+    in_batch = tx.results.get(command)
+    if in_batch is not None or command > newest:
+        return in_batch
+    row = tx.one(schema.SELECT_RESULT, command)
+    return None if row is None else bytes(row[0])
+
+
+def _unfit(command: str, time: int) -> Refused | None:
+    try:
+        made_at = id_time(command)
+    except ValueError as problem:
+        return Refused("Malformed", f"{command!r} is not an id of a command: {problem}")
+    if made_at < time - COMMAND_KEPT_NS:
+        return Refused(
+            "Conflict", "this command was made more than 24 h ago; whether it was carried out before is not known any more", "look, then ask anew"
+        )
+    return None

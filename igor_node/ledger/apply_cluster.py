@@ -1,0 +1,114 @@
+"""How the ledger changes when a cluster is founded, nodes come, go and fall silent, and tokens are made and revoked."""
+
+from __future__ import annotations
+
+from igor_node.ledger import schema
+from igor_node.ledger.commands import CreateToken, Done, FoundCluster, NodeChanged, Refused, RegisterNode, RemoveNode, Result, RevokeToken
+from igor_node.ledger.transaction import Transaction, to_json
+from igor_node.words import NAME, NodeState, Role
+
+SLOTS_LIMIT = 100_000  # of one node
+
+
+def found_cluster(tx: Transaction, command: FoundCluster) -> Result:
+    there = tx.one(schema.GET_META, "cluster")
+    if there is not None:
+        return Refused("Conflict", f"this cluster was founded before, its id is {there[0]}")
+    tx.execute(schema.SET_META, ("cluster", command.cluster))
+    tx.execute(schema.SET_META, ("tzdata", command.tzdata))
+    tx.execute(schema.SET_META, ("wanted_voters", command.wanted_voters))
+    tx.execute(schema.SET_META, ("founded_at", tx.time))
+    tx.event("cluster", action="founded", cluster=command.cluster)
+    return Done({"cluster": command.cluster})
+
+
+def register_node(tx: Transaction, command: RegisterNode) -> Result:
+    if not NAME.fullmatch(command.name):
+        return Refused("Invalid", f'"{command.name}" is not a name for a node', "letters, digits, -, _ and . are; at most 100")
+    if not 0 <= command.slots <= SLOTS_LIMIT:
+        return Refused("Invalid", f"a node cannot have {command.slots} slots", f"expected 0 to {SLOTS_LIMIT}")
+    namesake = tx.one(schema.SELECT_NODE_NAMED, command.name, command.node)
+    if namesake is not None:
+        return Refused("Conflict", f"another node is named {command.name} already (its id is {namesake[0]})", "give this one another --name")
+    if refused := _take_token(tx, command):
+        return refused
+    labels = to_json(command.labels).decode()
+    new = (command.name, command.address, labels, command.slots, command.version)
+    row = tx.one(schema.SELECT_NODE, command.node)
+    known = row is not None and row[7] is None
+    if known and row[:5] == new:
+        return Done({"node": command.node, "changed": False})
+    state, reason = (row[5], row[6]) if known else (NodeState.UP, "")
+    tx.execute(schema.UPSERT_NODE, (command.node, *new, state, reason, tx.time, tx.time))
+    tx.event("node", node=command.node, action="changed" if known else "joined", name=command.name, state=state)
+    tx.touch("nodes")
+    return Done({"node": command.node, "changed": True})
+
+
+def _take_token(tx: Transaction, command: RegisterNode) -> Refused | None:
+    """The node's own token, once. Another one takes the place of those it had."""
+    if not command.token_id:
+        return None
+    known = tx.one(schema.SELECT_TOKEN, command.token_id)
+    if known is not None:
+        return None if known[0] == command.token_hash else Refused("Conflict", f"there is another token with the id {command.token_id}")
+    if tx.one(schema.SELECT_TOKEN_BY_HASH, command.token_hash) is not None:
+        return Refused("Conflict", "this token has been registered under another id")
+    tx.execute(schema.REVOKE_TOKENS_OF_NODE, (tx.time, command.node))
+    tx.execute(
+        schema.INSERT_TOKEN, (command.token_id, command.token_hash, Role.NODE, f"node {command.name}", None, command.node, tx.time, None)
+    )
+    tx.touch("tokens")
+    return None
+
+
+def node_changed(tx: Transaction, command: NodeChanged) -> Result:
+    row = tx.one(schema.SELECT_NODE, command.node)
+    if row is None or row[7] is not None:
+        return Refused("NotFound", f"no node has the id {command.node}")
+    if command.state not in tuple(NodeState):
+        return Refused("Invalid", f'"{command.state}" is not a state of a node', f"expected one of {', '.join(NodeState)}")
+    if (row[5], row[6]) == (command.state, command.reason):
+        return Done({"node": command.node, "changed": False})
+    tx.execute(schema.UPDATE_NODE_STATE, (command.state, command.reason, tx.time, command.node))
+    tx.event("node", node=command.node, action="state", name=row[0], state=command.state, reason=command.reason)
+    tx.touch("nodes")
+    return Done({"node": command.node, "changed": True})
+
+
+def remove_node(tx: Transaction, command: RemoveNode) -> Result:
+    row = tx.one(schema.SELECT_NODE, command.node)
+    if row is None or row[7] is not None:
+        return Refused("NotFound", f"no node has the id {command.node}")
+    going_on = tx.one(schema.COUNT_OPEN_ATTEMPTS, command.node)[0]
+    if going_on:
+        return Refused("Conflict", f"node {row[0]} has {going_on} attempts that have not ended", "drain it first, or wait for them")
+    tx.execute(schema.REMOVE_NODE, (tx.time, command.reason, tx.time, command.node))
+    tx.execute(schema.REVOKE_TOKENS_OF_NODE, (tx.time, command.node))
+    tx.event("node", node=command.node, action="left", name=row[0], reason=command.reason)
+    tx.touch("nodes", "tokens")
+    return Done({"node": command.node})
+
+
+def create_token(tx: Transaction, command: CreateToken) -> Result:
+    if command.role not in tuple(Role):
+        return Refused("Invalid", f'"{command.role}" is not a role', f"expected one of {', '.join(Role)}")
+    if tx.one(schema.SELECT_TOKEN, command.token) is not None or tx.one(schema.SELECT_TOKEN_BY_HASH, command.hash) is not None:
+        return Refused("Conflict", f"there is a token {command.token} already", "make another one")
+    tx.execute(
+        schema.INSERT_TOKEN, (command.token, command.hash, command.role, command.name, command.project, None, tx.time, command.expires_at)
+    )
+    tx.event("token", action="created", token=command.token, role=command.role, name=command.name)
+    tx.touch("tokens")
+    return Done({"token": command.token})
+
+
+def revoke_token(tx: Transaction, command: RevokeToken) -> Result:
+    known = tx.one(schema.SELECT_TOKEN, command.token)
+    if known is None:
+        return Refused("NotFound", f"no token has the id {command.token}", "igor token list shows them")
+    if known[1] is None:
+        tx.execute(schema.REVOKE_TOKEN, (tx.time, command.token))
+        tx.event("token", action="revoked", token=command.token)
+        tx.touch("tokens")
+    return Done({"token": command.token})

@@ -1,0 +1,42 @@
+"""What the ledger forgets: old ended runs with all that hangs on them, results and keys of commands, events.
+
+A job's row is never forgotten, and with it `decided_until`: a fire whose run is pruned is not made again.
+"""
+
+from __future__ import annotations
+
+from igor_node.ledger import schema
+from igor_node.ledger.commands import Done, Prune, Result
+from igor_node.ledger.queries import new_id_floor
+from igor_node.ledger.transaction import Transaction
+from igor_node.words import SECOND
+
+RUNS_PER_PRUNE = 1_000  # about 10 ms: a command must not hold the Raft thread
+ROWS_PER_PRUNE = 10_000  # of results, keys, events and stretches each
+KEPT_NS = 24 * 3600 * SECOND  # results and keys at least so long: who asks again within a day gets the first answer
+
+
+def prune(tx: Transaction, command: Prune) -> Result:
+    """How many of each are gone; `more`: there may be others, ask again."""
+    runs = _prune_runs(tx, min(command.runs_before, tx.time))
+    results_before = min(command.results_before, tx.time - KEPT_NS)
+    counts = [
+        tx.execute(schema.PRUNE_STRETCHES, (min(command.runs_before, tx.time), ROWS_PER_PRUNE)).rowcount,
+        tx.execute(schema.PRUNE_RESULTS, (new_id_floor(results_before), ROWS_PER_PRUNE)).rowcount,
+        tx.execute(schema.PRUNE_KEYS, (results_before, ROWS_PER_PRUNE)).rowcount,
+        tx.execute(schema.PRUNE_EVENTS, (ROWS_PER_PRUNE, min(command.events_before, tx.time))).rowcount,
+    ]
+    if runs or counts[0]:
+        before = tx.one(schema.GET_META, "pruned_before")
+        tx.execute(schema.SET_META, ("pruned_before", max(command.runs_before, 0 if before is None else before[0])))
+        tx.touch("runs")
+    more = runs >= RUNS_PER_PRUNE or max(counts) >= ROWS_PER_PRUNE
+    return Done({"runs": runs, "stretches": counts[0], "results": counts[1], "keys": counts[2], "events": counts[3], "more": more})
+
+
+def _prune_runs(tx: Transaction, before: int) -> int:
+    # A run ends after it was made, so those to go are among the oldest ids; the newest are not looked at.
+    gone = tx.all(schema.PRUNABLE_RUNS, new_id_floor(before), before, RUNS_PER_PRUNE)
+    for statement in (schema.DELETE_TRIES, schema.DELETE_ATTEMPTS, schema.DELETE_STAGES, schema.DELETE_RUN):
+        tx.connection.executemany(statement, gone)
+    return len(gone)

@@ -1,0 +1,318 @@
+"""The ledger as the replicated state machine that `raft` drives: batches of entries in, one SQLite transaction each.
+
+Index, term, members, ledger time and all changes of a batch are committed together, so that a restart replays nothing twice. Called by the Raft
+thread alone, but for `snapshot` (a thread of its own) and the checkpoint thread in here.
+
+What a power cut leaves. Commits go to SQLite's write-ahead log without a sync (`synchronous=NORMAL`): a power cut may take the ledger back, to a
+consistent earlier state, and the journal of consensus brings it forward again. How far back at most is `durable_index`: the checkpoint thread
+copies the log into the file, which syncs both, and raises it to the index that was applied when it began. Consensus cuts its journal only there.
+
+Readers (reads.py) have connections of their own and are never waited for. `on_commit(index, topics)` is called on the Raft thread after each commit
+and must only pass the word on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from igor_node.ledger import schema
+from igor_node.ledger.apply import apply_entry, refuse_unfit
+from igor_node.ledger.files import PART, clear, current_file, remove_old, sync_file, sync_folder, take_place
+from igor_node.ledger.transaction import BrokenInvariant, Specs, Transaction
+from raft.interface import Applied, Entry, Halted, Kind, Members
+
+CACHED_STATEMENTS = 512  # more than there are in schema.py: each is compiled once
+CHECKPOINT_PAUSE_S = 1.0  # at least so long between two checkpoints: each costs two syncs
+CHECKPOINT_BYTES = 8 * 1024 * 1024  # of write-ahead log: then a checkpoint is due without being asked for
+TRUNCATE_BYTES = 64 * 1024 * 1024  # of write-ahead log: then the writer is held for a moment, so that the log begins anew
+PAGE_CACHE_KIB = 64 * 1024
+
+_log = logging.getLogger(__name__)
+_decode_members = msgspec.msgpack.Decoder(Members).decode
+_encode_members = msgspec.msgpack.Encoder().encode
+OnCommit = Callable[[int, frozenset[str]], None]
+
+
+class _Unfit(Exception):
+    """A command holds a value that SQLite cannot store; the batch is done again without it."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+class Ledger:
+    """Implements raft.interface.StateMachine on the SQLite file at `path` (or a later generation of it: files.py). Raises Halted where it cannot."""
+
+    def __init__(self, path: Path, on_commit: OnCommit | None = None) -> None:
+        self.path = path
+        self.file = path
+        self._on_commit = on_commit
+        self._writing = threading.Lock()  # the Raft thread's batch, or the moment in which the checkpoint thread truncates the log
+        self._specs = Specs()
+        self._open()
+        remove_old(path)
+        sync_folder(path.parent)
+        self._durable = 0  # what was read may come from the cache of a machine that only lost this process: the first checkpoint syncs it
+        self._checkpoints = _Checkpoints(self)
+        self._checkpoints.checkpoint()
+        self._checkpoints.start()
+
+    # --- StateMachine
+
+    def apply(self, entries: Sequence[Entry]) -> list[Any]:
+        """One transaction; an answer an entry (None for those without a command)."""
+        unfit: set[int] = set()
+        while True:
+            try:
+                with self._writing:
+                    results, topics = self._apply(entries, unfit)
+                break
+            except _Unfit as found:
+                unfit.add(found.index)
+        if self._on_commit is not None:
+            self._on_commit(self._applied.index, topics)
+        self._checkpoints.written()
+        return results
+
+    def applied(self) -> Applied:
+        return self._applied
+
+    def durable_index(self) -> int:
+        """Never more than a power cut now would leave. Asking makes the checkpoint thread raise it."""
+        if self._durable < self._applied.index:
+            self._checkpoints.ask()
+        return self._durable
+
+    def snapshot(self, path: Path) -> Applied:
+        """A complete copy in one read transaction, synced. In any thread; the writer goes on meanwhile."""
+        part = path.with_name(path.name + PART)
+        clear(part)
+        with closing(_connect_read_only(self.file)) as source, closing(sqlite3.connect(part)) as target:
+            source.backup(target, pages=-1)  # all pages in one step: a stepped backup would start over at each commit
+            target.execute("PRAGMA journal_mode = DELETE")
+            applied = _position(target)[0]
+        sync_file(part)
+        os.rename(part, path)
+        sync_folder(path.parent)
+        return applied
+
+    def restore(self, path: Path) -> None:
+        """The snapshot takes the ledger's place. It is checked first; what is not a ledger changes nothing and raises Halted."""
+        _check(path)
+        fresh = self.path.with_name(self.path.name + PART)
+        if path != fresh:
+            os.rename(path, fresh)
+        sync_file(fresh)
+        with self._checkpoints.idle(), self._writing:  # in the order in which the checkpoint thread takes them
+            self._connection.close()
+            take_place(self.path, fresh)
+            self._specs.forget()
+            self._open()
+            self._durable = self._applied.index
+            remove_old(self.path)
+        self._checkpoints.checkpoint()
+        if self._on_commit is not None:
+            self._on_commit(self._applied.index, ALL_TOPICS)
+
+    def close(self) -> None:
+        """Stops the checkpoint thread and leaves the file complete."""
+        self._checkpoints.stop()
+        self._checkpoints.checkpoint()
+        with self._writing:
+            self._connection.close()
+
+    # --- inside
+
+    def _open(self) -> None:
+        self.file = current_file(self.path)
+        self._connection = _connect(self.file)
+        self._applied, self._time, self._last_event = _position(self._connection)
+        self._newest_result: str = self._connection.execute(schema.NEWEST_RESULT).fetchone()[0] or ""
+
+    def _apply(self, entries: Sequence[Entry], unfit: set[int]) -> tuple[list[Any], frozenset[str]]:
+        connection = self._connection
+        tx = Transaction(connection, self._specs, self._time, self._last_event)
+        members, index, term = self._applied.members, self._applied.index, self._applied.term
+        results: list[Any] = []
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for entry in entries:
+                if entry.index != index + 1:
+                    raise BrokenInvariant(f"entry {entry.index} came after entry {index}")
+                index, term = entry.index, entry.term
+                if entry.kind == Kind.MEMBERS:
+                    members = _decode_members(entry.data)
+                results.append(self._apply_one(tx, entry, unfit) if entry.kind == Kind.COMMAND else None)
+            tx.write_collected()
+            position = (index, term, _encode_members(members), tx.time, tx.last_event)
+            connection.execute(schema.UPDATE_POSITION, position)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self._applied, self._time, self._last_event = Applied(index, term, members), tx.time, tx.last_event
+        self._newest_result = max(self._newest_result, *tx.results) if tx.results else self._newest_result
+        return results, frozenset(tx.topics)
+
+    def _apply_one(self, tx: Transaction, entry: Entry, unfit: set[int]) -> Any:
+        if entry.index in unfit:
+            return refuse_unfit(entry.data)
+        try:
+            return apply_entry(tx, entry.data, entry.term, self._newest_result)
+        except (OverflowError, UnicodeEncodeError) as problem:
+            # Raised by the values of this one entry, so on every replica: each does its batch again without it.
+            raise _Unfit(entry.index) from problem
+
+
+ALL_TOPICS = frozenset({"jobs", "runs", "stages", "attempts", "nodes", "tokens", "projects", "events"})
+
+
+class _Checkpoints:
+    """The thread that copies the write-ahead log into the file, and knows from then on what a power cut leaves."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._wanted = threading.Event()
+        self._stopped = threading.Event()
+        self._busy = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, name="igor-checkpoint", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._wanted.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def ask(self) -> None:
+        self._wanted.set()
+
+    def written(self) -> None:
+        """After each batch: a long log is copied without being asked for."""
+        if not self._wanted.is_set() and self._log_bytes() > CHECKPOINT_BYTES:
+            self._wanted.set()
+
+    def idle(self) -> threading.Lock:
+        """Held while the files are changed: no checkpoint runs."""
+        return self._busy
+
+    def checkpoint(self) -> bool:
+        """Copies what there is; True if all that was applied at the start is in the file and synced."""
+        ledger = self._ledger
+        with self._busy:
+            index = ledger._applied.index
+            with closing(_connect_plain(ledger.file)) as connection:
+                complete = _copy_log(connection, "PASSIVE")
+                if self._log_bytes() > TRUNCATE_BYTES:
+                    # The passive pass has done the most of it: what is left is short, and only now may the log begin anew.
+                    with ledger._writing:
+                        complete = _copy_log(connection, "TRUNCATE") or complete
+            if complete:
+                ledger._durable = max(ledger._durable, index)
+            return complete
+
+    def _log_bytes(self) -> int:
+        file = self._ledger.file
+        try:
+            return os.stat(f"{file}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def _serve(self) -> None:
+        while not self._stopped.is_set():
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._stopped.is_set():
+                return
+            try:
+                self.checkpoint()
+            except sqlite3.Error:
+                # Nothing is lost: the journal keeps what is not durable. Where the disk is ill, the next commit says so and halts.
+                _log.exception("copying the write-ahead log into %s failed; it is tried again", self._ledger.file)
+            self._stopped.wait(CHECKPOINT_PAUSE_S)
+
+
+def _copy_log(connection: sqlite3.Connection, mode: str) -> bool:
+    busy, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return not busy and pages == copied
+
+
+# --- opening
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    """The writer's connection; makes the tables of a new ledger."""
+    try:
+        connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS)
+        connection.execute("PRAGMA busy_timeout = 5000")
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            _create(connection)
+        _check_version(connection, file)
+        connection.execute("PRAGMA journal_mode = WAL")
+        for setting in ("synchronous = NORMAL", "wal_autocheckpoint = 0", f"cache_size = -{PAGE_CACHE_KIB}", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {setting}")
+    except sqlite3.Error as problem:
+        raise Halted(f"the ledger {file} cannot be opened: {problem}") from problem
+    return connection
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in schema.TABLES:
+        connection.execute(statement)
+    connection.execute(schema.INSERT_POSITION, (_encode_members(Members()),))
+    connection.execute(schema.SET_META, ("ledger_version", schema.LEDGER_VERSION))
+    connection.execute("COMMIT")
+
+
+def _connect_plain(file: Path) -> sqlite3.Connection:
+    """For checkpoints. `check_same_thread` off: the thread that opens it also closes it, but `close` may come from another."""
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA busy_timeout = 0")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
+
+
+def _connect_read_only(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def _check_version(connection: sqlite3.Connection, file: Path) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
+        raise Halted(f"{file} is not a ledger of Igor")
+    found = connection.execute(schema.GET_META, ("ledger_version",)).fetchone()
+    if found is None or found[0] != schema.LEDGER_VERSION:
+        version = None if found is None else found[0]
+        raise Halted(f"the ledger {file} has version {version}, this igor-node knows version {schema.LEDGER_VERSION}; a newer igor-node is needed")
+
+
+def _check(path: Path) -> None:
+    """That a snapshot is a whole ledger of this version."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            _check_version(connection, path)
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as problem:
+        raise Halted(f"the snapshot {path} cannot be read: {problem}") from problem
+    if verdict != "ok":
+        raise Halted(f"the snapshot {path} is damaged: {verdict}")
+
+
+def _position(connection: sqlite3.Connection) -> tuple[Applied, int, int]:
+    index, term, members, time, last_event = connection.execute(schema.SELECT_POSITION).fetchone()
+    return Applied(index, term, _decode_members(members)), time, last_event
