@@ -30,6 +30,7 @@ SEND_S = 5.0
 GOODBYE_S = 1.0
 PAUSES_S = (0.05, 0.3)  # between two rounds of all addresses, by chance within these, so that nodes do not come in step
 BATCH_S = 0.002  # events wait this long for others
+NOT_THE_LEADER = 421  # HTTP status; the header says who is
 RESEND_S = 10.0  # events that were not acknowledged by then are sent again
 
 log = structlog.get_logger("agent.link")
@@ -79,6 +80,7 @@ class Link:
         self._duties, self._pulse, self._reports, self._term = duties, pulse, reports, term
         self._node, self._token, self._addresses = node, token, addresses
         self._hint = ""
+        self._said: set[tuple[str, str]] = set()
         self.leader = ""  # the address of the one that is connected
 
     async def serve(self) -> None:
@@ -95,11 +97,17 @@ class Link:
             try:
                 await self._talk(session, address)
             except aiohttp.WSServerHandshakeError as refusal:
-                self._hint = (refusal.headers or {}).get(protocol.LEADER_HEADER, "")
-                if refusal.status != 421:
-                    log.warning("a node refused the stream", address=address, status=refusal.status)
+                self._hint = refusal.headers.get(protocol.LEADER_HEADER, "") if refusal.headers else ""
+                if refusal.status != NOT_THE_LEADER:
+                    self._say(address, f"it refused the stream with HTTP status {refusal.status}")
             except (aiohttp.ClientError, TimeoutError, OSError, Lost, msgspec.DecodeError) as problem:
-                log.info("no stream to this node", address=address, reason=str(problem) or type(problem).__name__)
+                self._say(address, str(problem) or type(problem).__name__)
+
+    def _say(self, address: str, reason: str) -> None:
+        """Once until the next connection: an outage would fill the log otherwise."""
+        if (address, reason) not in self._said:
+            self._said.add((address, reason))
+            log.info("no stream to this node", address=address, reason=reason)
 
     def _next(self, asked: set[str]) -> str | None:
         hint, self._hint = self._hint, ""
@@ -117,6 +125,7 @@ class Link:
         try:
             await self._greet(socket)
             self.leader = address
+            self._said.clear()
             log.info("connected to the leader", address=address, term=self._term.value)
             await self._exchange(socket)
         except asyncio.CancelledError:
@@ -163,7 +172,7 @@ class Link:
         frame = await socket.receive()
         if frame.type is not aiohttp.WSMsgType.BINARY:
             raise Lost("the leader closed the stream")
-        message = stream.decode_to_node(frame.data)
+        message: stream.ToNode = stream.decode_to_node(frame.data)
         if isinstance(message, stream.Farewell):
             self._hint = message.leader
             raise Lost(message.reason)
