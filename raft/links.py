@@ -92,8 +92,11 @@ class Links:
     # --- the tick thread
 
     def set_members(self, members: Mapping[NodeId, str]) -> None:
-        """Whom to be connected to: id → address. Own id is left out; connections to others are closed."""
+        """Whom to be connected to: id → address. Own id is left out; connections with who is gone from the list are closed, both ways."""
+        gone = self._members.keys() - members.keys()
         self._members = {node: address for node, address in members.items() if node != self.own.node}
+        for connection in [one for one in self._incoming if one.peer in gone]:
+            connection.close()
         self._match_outgoing()
 
     def send(self, peer: NodeId, data: bytes) -> None:
@@ -174,10 +177,13 @@ class Links:
             self._match_outgoing()
 
     def welcome(self, connection: _Incoming, hello: wire.Hello) -> None:
-        """It has proved itself: dial back where the node listens now, and forget an older connection of the same sender."""
+        """It has proved itself: a link to it goes where it listens now; an older connection of the same sender is forgotten."""
         for other in [other for other in self._incoming if other is not connection and other.peer == hello.sender]:
             other.close()
         self._learned[hello.sender] = hello.address
+        self._match_outgoing()
+
+    def spoke(self) -> None:
         self._match_outgoing()
 
     def complain(self, peer: NodeId, reason: str) -> None:
@@ -198,8 +204,8 @@ class Links:
     # --- its own
 
     def _match_outgoing(self) -> None:
-        """One link to each member, and to whoever sends to us: a joiner has no list of members yet and must answer."""
-        wanted = self._members.keys() | {connection.peer for connection in self._incoming if connection.peer is not None}
+        """One link to each member, and to whoever has said anything: a joiner has no list of members yet and must answer its leader."""
+        wanted = self._members.keys() | {connection.peer for connection in self._incoming if connection.peer is not None and connection.has_spoken}
         for peer in self._outgoing.keys() - wanted:
             self._outgoing.pop(peer).close()
             self._learned.pop(peer, None)
@@ -385,6 +391,7 @@ class _Incoming:
         self._links = links
         self.sock = sock
         self.peer: NodeId | None = None
+        self.has_spoken = False  # a message came, not only the hello
         self.deadline: float | None = links.monotonic() + HELLO_TIMEOUT_S
         self._frames = wire.Frames()
         self._answering = wire.Answering(links.own)
@@ -417,6 +424,9 @@ class _Incoming:
             received, peer, decode = self._links.received, self.peer, _MESSAGES.decode
             for body in self._frames:
                 received.append((peer, decode(body)))
+            if not self.has_spoken and received and received[-1][0] == peer:
+                self.has_spoken = True
+                self._links.spoke()
 
     def _take_magic(self, data: bytes) -> bytes:
         begun = len(wire.MAGIC) - self._magic_left

