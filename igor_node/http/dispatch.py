@@ -424,8 +424,6 @@ async def ask(call: Call, addresses: Any, body: bytes) -> web.StreamResponse:
                 return await call.front.forwarder.stream(address, call.request)
             return await call.front.forwarder.read(address, call.request, body)
         except (forward.NotReached, forward.BrokenOff) as problem:
-            if call.request.transport is None or call.request._prepare_hook is None:
-                raise
             failures.append(str(problem))
     raise Unavailable(
         "no node that holds the ledger could be asked" + (f" ({'; '.join(failures)})" if failures else ""), hint="ask again in a moment"

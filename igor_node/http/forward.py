@@ -68,21 +68,24 @@ class Forwarder:
     async def read(self, base: str, request: web.Request, body: bytes) -> web.Response:
         return await self._whole(base, request, body, passed_on(request), PEER_READ_S)
 
-    async def stream(self, base: str, request: web.Request, headers: Mapping[str, str] | None = None, path: str | None = None) -> web.StreamResponse:
-        """Passes an answer on piece by piece, for as long as both sides stay."""
-        url = f"{base}{path or request.raw_path}"
+    async def stream(self, base: str, request: web.Request) -> web.StreamResponse:
+        """Passes an answer on piece by piece, for as long as both sides stay. Raises NotReached before anything was passed on; a stream that breaks
+        later is broken off here too, so that its reader sees that it was not the end."""
+        response: web.StreamResponse | None = None
         try:
-            async with self._session.get(url, headers=headers or passed_on(request)) as answer:
+            async with self._session.get(base + request.raw_path, headers=passed_on(request)) as answer:
                 response = web.StreamResponse(status=answer.status, headers=passed_back(answer))
                 await response.prepare(request)
                 async for part in answer.content.iter_any():
                     await response.write(part)
                 await response.write_eof()
                 return response
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as problem:
-            raise NotReached(f"{base}: {problem}") from None
         except aiohttp.ClientError as problem:
-            raise BrokenOff(f"{base}: {problem}") from None
+            if response is None:
+                raise NotReached(f"{base}: {problem}") from None
+            if request.transport is not None:
+                request.transport.abort()
+            return response
 
     async def get_json(self, base: str, path: str, headers: Mapping[str, str], within_s: float) -> tuple[int, bytes]:
         """One small question of this node's own. Raises NotReached, because nothing that is asked this way changes anything."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -330,3 +331,28 @@ async def test_a_quiet_log_gives_signs_of_life(world: World, monkeypatch: pytest
 def test_limits_fit_together() -> None:
     """A page that calls a stream stale after 12 s must hear something before; a queue holds more than one batch."""
     assert limits.PING_S * 2 < 12 and limits.EVENT_BATCH < limits.EVENT_FRAMES_QUEUED <= limits.EVENT_FRAMES_KEPT
+
+
+# --- through a node that holds no ledger
+
+
+async def test_a_worker_passes_streams_on(tmp_path: Path) -> None:
+    async with World(tmp_path, "n1", "w", workers=["w"]) as world:
+        async with follow(world, world.nodes["w"]) as stream:
+            happen(world, "far")
+            assert (await stream.event())[2]["data"]["token"] == "far"
+        running = await start(world, "n1")
+        running.begin().append("line")
+        async with follow_log(world, running.run, world.nodes["w"]) as log:
+            assert (await log.line())["text"] == "line"
+            running.end_try()
+            running.end()
+            assert (await log.line())["complete"] is True
+
+
+async def test_a_stream_that_breaks_behind_a_worker_breaks_here_too(tmp_path: Path) -> None:
+    """Its reader must not take it for the end."""
+    async with World(tmp_path, "n1", "w", workers=["w"]) as world, follow(world, world.nodes["w"]) as stream:
+        await world.stop("n1")
+        with pytest.raises(aiohttp.ClientError):
+            await asyncio.wait_for(stream.answer.content.read(), 5)
