@@ -33,6 +33,7 @@ from raft.links import Links
 from raft.messages import Append, Message
 
 APPLY_ENTRIES = 2_000  # in one batch, at most
+APPLY_ENTRIES_MIN = 100  # however slow: a transaction has a price of its own, and ever smaller ones would only pay it more often
 APPLY_BYTES = 8 * 1024 * 1024  # of commands in one batch, which is one transaction
 APPLY_SPAN_S = 0.02  # a batch should take no longer: meanwhile nothing is heard or sent
 PROPOSALS_PER_TICK = 2_000
@@ -277,9 +278,9 @@ class Pump:
             self._answer(entries, results)
 
     def _fit_apply_limit(self, count: int, took_s: float) -> None:
-        """As many as fit into APPLY_SPAN_S at the speed of the last batch; at most twice as many as before."""
+        """As many as fit into APPLY_SPAN_S at the speed of the last batch; at most twice as many as before, never fewer than APPLY_ENTRIES_MIN."""
         fitting = int(count * APPLY_SPAN_S / max(took_s, 1e-6))
-        self._apply_limit = max(1, min(APPLY_ENTRIES, fitting, 2 * self._apply_limit))
+        self._apply_limit = max(APPLY_ENTRIES_MIN, min(APPLY_ENTRIES, fitting, 2 * self._apply_limit))
 
     def _answer(self, entries: Sequence[Entry], results: Sequence[Any]) -> None:
         waiting, term = self._waiting, self._waiting_term
