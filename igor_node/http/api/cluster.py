@@ -158,7 +158,7 @@ async def join(call: Call) -> Any:
     info = await call.read(queries.cluster)
     known = {row.node for row in await call.read(queries.nodes)}
     token = node_token(body.id, await call.read(queries.tokens))
-    secret = derive_secret(call.services.key, f"node {token}")
+    secret = derive_secret(call.services.key, "node " + token.removeprefix("n-"))
     await call.propose(
         commands.RegisterNode(
             node=body.id, name=body.name, address=body.address, labels=body.labels, slots=body.slots, version=body.version,
@@ -181,7 +181,7 @@ def node_token(node: str, tokens: list[queries.TokenRow]) -> str:
     """The id of the node's token: the one it has, or, where it left and comes back, the next one."""
     own = [row.token for row in tokens if row.node == node]
     good = [row.token for row in tokens if row.node == node and row.revoked_at is None]
-    return good[-1] if good else f"n{len(own) + 1}-{node}"
+    return good[-1] if good else f"n-{node}" if not own else f"n-{node}-{len(own) + 1}"
 
 
 def check_join(call: Call, body: JoinBody) -> None:
