@@ -40,31 +40,38 @@ def run(
     answer = session.client.write("POST", f"/v1/jobs/{segment(name)}/runs", body, key=key or words.new_id(words.wall_now()))
     made = answer.value
     session.say(f"run {made['id']} of {made['job']} is {made['state']}" + (" (made earlier with this key)" if answer.status == 200 else ""))
-    if following:
-        return _follow(session, made, deadline)
-    if wait:
-        if not session.structured:
-            _print_made(session, made)
-        ended = follow.wait_for_end(session.client, made, deadline, lambda newer: None)
-        if session.structured:
-            _print_made(session, ended)
-        follow.tell_end(session, ended)
-        return follow.exit_code_of(ended)
-    _print_made(session, made)
-    return 0
+    if not wait and not following:
+        _print_made(session, made)
+        return 0
+    try:
+        ended = _follow(session, made, deadline) if following else _wait(session, made, deadline)
+    except KeyboardInterrupt:
+        session.say(f"run {made['id']} goes on; igor watch {made['id']} waits further, igor cancel {made['id']} ends it")
+        raise
+    follow.tell_end(session, ended)
+    return follow.exit_code_of(ended)
 
 
-def _print_made(session: Session, made: dict[str, Any]) -> None:
-    session.thing(made, [made["id"]], name="id")
+def _wait(session: Session, made: dict[str, Any], deadline: float | None) -> dict[str, Any]:
+    """The id at once, so that a script has it whatever happens; in JSON only the run as it ended."""
+    if not session.structured:
+        _print_made(session, made)
+    ended = follow.wait_for_end(session.client, made, deadline, lambda newer: None)
+    if session.structured:
+        _print_made(session, ended)
+    return ended
 
 
-def _follow(session: Session, made: dict[str, Any], deadline: float | None) -> int:
+def _follow(session: Session, made: dict[str, Any], deadline: float | None) -> dict[str, Any]:
     follow.print_log(session, follow.log_stream(session.client, made["id"], {}, deadline))
     ended = follow.wait_for_end(session.client, made, deadline, lambda newer: None)
     if session.structured:
         click.echo(output.compact(ended))
-    follow.tell_end(session, ended)
-    return follow.exit_code_of(ended)
+    return ended
+
+
+def _print_made(session: Session, made: dict[str, Any]) -> None:
+    session.thing(made, [made["id"]], name="id")
 
 
 def _param(text: str) -> tuple[str, str]:

@@ -59,7 +59,8 @@ def show(session: Session, name: str) -> None:
 
 
 def job_lines(session: Session, found: dict[str, Any]) -> list[str]:
-    paused = f"paused: {found.get('pause_reason') or 'no reason given'}" if found.get("paused") else "active"
+    until = f", until {session.time(found['paused_until'])}" if found.get("paused_until") else ""
+    paused = f"paused: {found.get('pause_reason') or 'no reason given'}{until}" if found.get("paused") else "active"
     pairs = [
         ("job", found.get("id")),
         ("description", found.get("description")),

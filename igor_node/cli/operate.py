@@ -55,7 +55,9 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         f"running   {sum(node.get('running') or 0 for node in found['nodes'])} of {sum(node.get('slots') or 0 for node in found['nodes'])} slots",
         f"ledger    applied {found.get('applied_index')} of {found.get('commit_index')}",
     ]
-    if not found.get("highly_available"):
+    if found.get("why"):
+        lines.append(f"no quorum: {found['why'].removeprefix('no quorum: ')}")
+    elif not found.get("highly_available"):
         lines.append("not highly available: the loss of one more voter stops all writes")
     return [output.printable(line) for line in lines]
 

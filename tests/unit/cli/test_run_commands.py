@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -292,3 +296,33 @@ def test_events_follow_goes_on_after_the_last(igor: Igor, node: FakeNode) -> Non
     node.on("GET", "/v1/events", events)
     ended = igor("events", "-f", "-o", "name")
     assert ended.out == "7\n8\n" and ended.code == 6
+
+
+# --- as shells see it
+
+
+def program(node: FakeNode, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+    environment = {**os.environ, "IGOR_NODE": node.address, "IGOR_TOKEN": "t", "HOME": "/nonexistent"}
+    command = [sys.executable, "-m", "igor_node.cli.igor", *arguments]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+
+
+def test_ctrl_c_ends_the_waiting_not_the_run(node: FakeNode) -> None:
+    """130, and the words say how to go on."""
+    serve_made(node)
+    serve_states(node, "running")
+    waiting = program(node, "run", "demo/hello", "--wait")
+    assert waiting.stdout is not None and waiting.stdout.readline() == f"{RUN_ID}\n"
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=10)
+    assert waiting.returncode == 130 and f"igor watch {RUN_ID}" in err and "Traceback" not in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(node: FakeNode) -> None:
+    """`igor logs RUN | head -1` prints a line and nothing else."""
+    node.on("GET", PATH, a_run("succeeded"))
+    serve_log(node, *["x" * 1000] * 5000)
+    reading = program(node, "logs", RUN_ID, "-f")
+    assert reading.stdout is not None and reading.stdout.readline() == "x" * 1000 + "\n"
+    reading.stdout.close()
+    assert reading.stderr is not None and reading.stderr.read() == "" and reading.wait(10) == 1
