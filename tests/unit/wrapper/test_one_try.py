@@ -152,7 +152,7 @@ def test_timeout_kills_the_whole_tree(room: Room) -> None:
     """After the grace KILL, for every descendant: those that ignore TERM, left the session, lost their parent or are stopped."""
     attempt = room.start(
         ["python3", "-c", STUBBORN], env={"PATH": os.environ["PATH"], "IGOR_ATTEMPT_ID": "stubborn"}, timeout_ns=SECOND, grace_ns=200 * MILLISECOND
-    )  # noqa: E501
+    )
     pids = [int(room.wait_file(attempt, name)) for name in ("orphan", "stopped", "command")]
     events = room.finish(attempt)
     assert last_try(events)["state"] == "timed_out" and last_try(events)["signal"] == signal.SIGKILL
