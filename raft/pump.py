@@ -355,6 +355,7 @@ class Pump:
         engine = self.engine
         if engine.members is not self._members:
             self._members = engine.members
+            self._peers_at = 0.0  # the view shows them at once
             self._links.set_members({member.id: member.address for member in (*self._members.voters, *self._members.learners)})
         if engine.wants_snapshot() is not None and not self._fetching:
             self._fetch()

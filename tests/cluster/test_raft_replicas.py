@@ -156,7 +156,7 @@ def test_a_node_that_is_not_of_this_cluster_is_not_heard(three):
     three.processes["a"].ask("add_learner", node="x", address=three.addresses["x"])
     wait_for(lambda: "does not hold this cluster's key" in three.log("a"), "a complains")
     assert three.status("x")["last_index"] == 0
-    assert not three.status("a")["peers"]["x"]["connected"]
+    wait_for(lambda: three.status("a")["peers"].get("x", {}).get("connected") is False, "a shows x as not connected")
 
 
 def test_a_full_disk_halts_the_node_and_the_others_go_on(three):
