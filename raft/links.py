@@ -207,8 +207,12 @@ class Links:
         """One link to each member, and to whoever has said anything: a joiner has no list of members yet and must answer its leader."""
         wanted = self._members.keys() | {connection.peer for connection in self._incoming if connection.peer is not None and connection.has_spoken}
         for peer in self._outgoing.keys() - wanted:
-            self._outgoing.pop(peer).close()
+            link = self._outgoing.pop(peer)
+            was_up = link.up
+            link.close()
             self._learned.pop(peer, None)
+            if was_up:
+                self.observer.disconnected(peer)
         for peer in sorted(wanted - self._outgoing.keys()):
             self._outgoing[peer] = _Outgoing(self, peer)
         for peer, link in self._outgoing.items():

@@ -13,6 +13,7 @@ from tests.cluster.raft_cluster import Cluster, Failed, cluster_in, wait_for
 def cluster(tmp_path):
     with cluster_in(tmp_path) as found:
         yield found
+        assert [path.name for path in tmp_path.glob("*.log") if "a pickle was read" in path.read_text()] == []
 
 
 @pytest.fixture

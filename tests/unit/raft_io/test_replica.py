@@ -290,6 +290,15 @@ async def test_a_damaged_journal_refuses_the_start(tmp_path):
         await One(tmp_path, RealDisk(), made.machine).start()
 
 
+async def test_a_full_disk_refuses_the_start(tmp_path):
+    """The first segment does not fit: one line, no thread, no half-made segment in place."""
+    disk = MemoryDisk()
+    disk.fail_on, disk.error = "create", errno.ENOSPC
+    with pytest.raises(Halted, match="cannot be opened: simulated"):
+        await One(tmp_path, disk).start()
+    assert disk.list(str(tmp_path)) == []
+
+
 async def test_a_folder_that_cannot_be_written_refuses_the_start(tmp_path):
     """One clear line."""
     (tmp_path / "raft").write_text("a file, where a folder should be")
