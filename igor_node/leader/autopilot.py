@@ -1,0 +1,97 @@
+"""The autopilot: makes stable nodes learners and learners voters, and replaces a voter that is lost, as `rules.membership` says.
+
+One change at a time; each is asked for and then looked at anew. Failures are told in the log and tried again: membership is never urgent.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+
+from igor_node.leader.hub import Hub
+from igor_node.leader.reign import Deposed, Reign
+from igor_node.ledger import queries
+from igor_node.ledger.queries import NodeRow
+from igor_node.rules.membership import AddLearner, Candidate, MemberNow, Promote, Remove, Step, next_step
+from igor_node.words import SECOND, NodeState
+from raft.interface import Member, NotLeader, Unknown
+
+LOOK_EVERY_S = 0.5
+STABLE = SECOND  # connected for so long without a break
+CHANGE_TIMEOUT_S = 10.0
+RETRY_S = 2.0
+WANTED_DEFAULT = 3
+
+log = logging.getLogger("igor.leader.autopilot")
+
+
+class Autopilot:
+    def __init__(self, reign: Reign, hub: Hub) -> None:
+        self._reign = reign
+        self._hub = hub
+        self._since: dict[str, int] = {}  # node -> when it was seen connected first, without a break
+
+    async def run(self) -> None:
+        while True:
+            step = await self.look()
+            if step is None or not await self._do(step):
+                await self._reign.clock.sleep(LOOK_EVERY_S if step is None else RETRY_S)
+
+    async def look(self) -> Step | None:
+        wanted, nodes = await self._reign.reads.query(_wanted_and_nodes)
+        self._note_connected()
+        status = self._reign.replica.status()
+        members = [MemberNow(member.id, member.address, voter=True) for member in status.members.voters]
+        members += [MemberNow(member.id, member.address, voter=False) for member in status.members.learners]
+        peers = status.peers
+        caught_up = {node for node, peer in peers.items() if peer.connected and peer.caught_up}
+        return next_step(members, self._candidates(nodes, caught_up), self._reign.node, wanted)
+
+    def _note_connected(self) -> None:
+        now, connected = self._reign.clock.monotonic_ns(), self._hub.connected
+        self._since = {node: self._since.get(node, now) for node in connected}
+
+    def _candidates(self, nodes: Sequence[NodeRow], caught_up: set[str]) -> list[Candidate]:
+        now = self._reign.clock.monotonic_ns()
+        return [
+            Candidate(
+                node=node.node,
+                address=host_and_port(node.address),
+                stable=node.state == NodeState.UP and now - self._since.get(node.node, now) >= STABLE,
+                gone=node.state == NodeState.LOST,
+                caught_up=node.node in caught_up,
+            )
+            for node in nodes
+        ]
+
+    async def _do(self, step: Step) -> bool:
+        """True where it was done."""
+        replica = self._reign.replica
+        log.info("%s %s: %s", type(step).__name__, step.node, step.why)
+        try:
+            match step:
+                case AddLearner():
+                    await replica.add_learner(Member(step.node, step.address), CHANGE_TIMEOUT_S)
+                case Promote():
+                    await replica.add_voter(step.node, CHANGE_TIMEOUT_S)
+                case Remove():
+                    await replica.remove(step.node, CHANGE_TIMEOUT_S)
+        except NotLeader as problem:
+            if not replica.leads(self._reign.term):
+                raise Deposed(str(problem)) from problem
+            return False
+        except (ValueError, Unknown, TimeoutError) as problem:
+            log.warning("%s %s did not work and is tried again: %s", type(step).__name__, step.node, problem)
+            return False
+        return True
+
+
+def _wanted_and_nodes(connection: sqlite3.Connection) -> tuple[int, list[NodeRow]]:
+    cluster = queries.cluster(connection)
+    return WANTED_DEFAULT if cluster is None else cluster.wanted_voters, queries.nodes(connection)
+
+
+def host_and_port(address: str) -> str:
+    """Of a base URL; a bare HOST:PORT stays what it is."""
+    return address.partition("://")[2].rstrip("/") if "://" in address else address

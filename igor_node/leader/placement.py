@@ -1,0 +1,179 @@
+"""The placement loop: reads the stages that wait and the nodes, asks `rules.placement` for each, and proposes what came out, in batches.
+
+It holds no opinion of its own: which node, and why none, is the rule's answer; whether it stands is the ledger's. It wakes when something ends, is
+made or changes its state, when a node's stream opens or closes, and when a run comes within the lookahead. Everything that gathered while a batch
+was under way goes into the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from igor_node.leader.reign import Reign
+from igor_node.leader.renewal import renewal_hash
+from igor_node.ledger import queries
+from igor_node.ledger.commands import AssignStages, Done, ExplainWaits, Placement, WaitReason
+from igor_node.ledger.queries import NodeRow, WaitingStage
+from igor_node.rules.fires import LOOKAHEAD
+from igor_node.rules.placement import Assign, Demand, NodeView, place, take
+from igor_node.words import SECOND, NodeState
+
+PLACEMENTS_A_BATCH = 500  # with names and reasons as long as they may be an entry stays under 1 MiB
+STAGES_A_LOOK = 200
+EXPLAINED_A_SECOND = 200  # reasons change often under load, and people read them one at a time
+REASON_LIMIT = 500  # characters
+SETTLE_S = 1.0  # of a new term: nodes that are up get so long to open their streams, so that the first one does not get everything
+IDLE_S = 5.0
+RETRY_S = 0.2  # after a refusal: the view was old
+
+TOPICS = ("stages", "nodes", "attempts", "runs", "jobs")
+
+log = logging.getLogger("igor.leader.placement")
+
+
+class Streams(Protocol):
+    """Of the hub: which nodes can be reached now, a bell for changes of that, and where placed attempts go."""
+
+    @property
+    def connected(self) -> frozenset[str]: ...
+    @property
+    def bell(self) -> asyncio.Event: ...
+    async def placed(self, attempts: Sequence[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """One snapshot of the ledger. `next_due`: when the next run comes within the lookahead."""
+
+    index: int
+    nodes: list[NodeRow]
+    waiting: list[WaitingStage]
+    next_due: int | None
+
+
+class PlacementLoop:
+    def __init__(self, reign: Reign, streams: Streams) -> None:
+        self._reign = reign
+        self._streams = streams
+        self._explained_at = 0
+        self._stages_to_look_at = STAGES_A_LOOK
+
+    async def run(self) -> None:
+        await self._settle()
+        while True:
+            picture = await self._look()
+            placements, reasons = decide(picture.waiting, self._views(picture.nodes), self._reign.key)
+            refused = await self._propose(placements)
+            self._look_further(picture, placed=len(placements))
+            unexplained = await self._explain(picture.waiting, reasons)
+            await self._sleep(picture, refused=refused, unexplained=unexplained)
+
+    async def _look(self) -> _Picture:
+        horizon, limit = self._reign.clock.now() + LOOKAHEAD, self._stages_to_look_at
+
+        def read(connection: sqlite3.Connection) -> tuple[list[NodeRow], list[WaitingStage], int | None]:
+            return queries.nodes(connection), queries.waiting_stages(connection, horizon, limit), queries.next_due(connection, horizon)
+
+        index, (nodes, waiting, next_due) = await self._reign.reads.indexed(read)
+        return _Picture(index, nodes, waiting, next_due)
+
+    def _look_further(self, picture: _Picture, *, placed: int) -> None:
+        """A look at all that waits is dear under load, so it begins with a few; where none of those can be placed it looks at more."""
+        if placed:
+            self._stages_to_look_at = max(STAGES_A_LOOK, 2 * placed)
+        elif self._stages_to_look_at <= len(picture.waiting) < queries.STAGES_PER_QUERY and any(node.slots > node.used for node in picture.nodes):
+            self._stages_to_look_at = min(queries.STAGES_PER_QUERY, 4 * self._stages_to_look_at)
+            self._streams.bell.set()
+
+    def _views(self, nodes: Iterable[NodeRow]) -> list[NodeView]:
+        connected = self._streams.connected
+        return [NodeView(row.node, row.name, row.state, row.slots, row.used, row.labels, row.node in connected) for row in nodes]
+
+    async def _propose(self, placements: Sequence[Placement]) -> bool:
+        """True if something was refused, because the view was old."""
+        refused: set[str] = set()
+        for start in range(0, len(placements), PLACEMENTS_A_BATCH):
+            batch = placements[start : start + PLACEMENTS_A_BATCH]
+            answer = await self._reign.propose(AssignStages(term=self._reign.term, placements=tuple(batch)))
+            if not isinstance(answer, Done):
+                return True
+            not_taken = {attempt for attempt, *_ in (answer.value or {}).get("refused", ())}
+            refused |= not_taken
+            await self._streams.placed([one.attempt for one in batch if one.attempt not in not_taken])
+        return bool(refused)
+
+    async def _explain(self, waiting: Sequence[WaitingStage], reasons: dict[tuple[str, str], str]) -> bool:
+        """Puts changed reasons into the ledger, at most some a second; True if some are left for later."""
+        changed = [one for one in waiting if reasons.get((one.run, one.stage), one.reason) != one.reason]
+        now = self._reign.clock.monotonic_ns()
+        if changed and now - self._explained_at >= SECOND:
+            self._explained_at = now
+            batch, changed = changed[:EXPLAINED_A_SECOND], changed[EXPLAINED_A_SECOND:]
+            waits = tuple(WaitReason(run=one.run, stage=one.stage, reason=reasons[one.run, one.stage]) for one in batch)
+            await self._reign.propose(ExplainWaits(waits=waits))
+        return bool(changed)
+
+    async def _sleep(self, picture: _Picture, *, refused: bool, unexplained: bool) -> None:
+        if refused:
+            return await self._reign.clock.sleep(RETRY_S)
+        now = self._reign.clock.now()
+        seconds = IDLE_S if picture.next_due is None else min(IDLE_S, (picture.next_due - LOOKAHEAD - now) / SECOND)
+        await self._woken(picture.index, min(seconds, 1.0) if unexplained else seconds)
+
+    async def _woken(self, index: int, seconds: float) -> None:
+        """By the ledger, by the hub, or by time."""
+        bell = self._streams.bell
+        ring = asyncio.ensure_future(bell.wait())
+        change = asyncio.ensure_future(self._reign.change(TOPICS, index, seconds))
+        try:
+            await asyncio.wait((ring, change), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            bell.clear()
+            ring.cancel()
+            change.cancel()
+            await asyncio.gather(ring, change, return_exceptions=True)
+
+    async def _settle(self) -> None:
+        """Waits until every node that is up has its stream, or SETTLE_S are over."""
+        nodes = await self._reign.reads.query(queries.nodes)
+        up = {node.node for node in nodes if node.state == NodeState.UP}
+        while self._reign.age_s < SETTLE_S and not up <= self._streams.connected:
+            await self._reign.clock.sleep(0.02)
+
+
+def decide(waiting: Sequence[WaitingStage], nodes: Sequence[NodeView], key: bytes) -> tuple[list[Placement], dict[tuple[str, str], str]]:
+    """Placements for one batch, and for every stage that gets none the reason. Higher priority first, then the order of due time."""
+    views = list(nodes)
+    placements: list[Placement] = []
+    reasons: dict[tuple[str, str], str] = {}
+    for stage in sorted(waiting, key=lambda one: -one.priority):
+        if stage.blocked is not None:
+            reasons[stage.run, stage.stage] = _bounded(stage.blocked)
+            continue
+        answer = place(Demand(stage.slots, stage.constraints, frozenset(stage.avoid)), views)
+        if isinstance(answer, Assign):
+            placements.append(_placement(stage, answer, key))
+            views = take(views, answer.node, stage.slots)
+        else:
+            reasons[stage.run, stage.stage] = _bounded(answer.reason)
+    return placements, reasons
+
+
+def _placement(stage: WaitingStage, answer: Assign, key: bytes) -> Placement:
+    return Placement(
+        run=stage.run,
+        stage=stage.stage,
+        node=answer.node,
+        attempt=stage.attempt,
+        renew_hash=renewal_hash(key, stage.attempt),
+        reasons=_bounded(answer.reasons),
+    )
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= REASON_LIMIT else text[: REASON_LIMIT - 1] + "…"

@@ -1,0 +1,67 @@
+"""Retention: proposes to forget what is older than it is kept. Each entry forgets a bounded number, so it goes on until nothing old is left."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from igor_node.leader.reign import Reign
+from igor_node.ledger import queries
+from igor_node.ledger.commands import Prune
+from igor_node.ledger.queries import Ages
+from igor_node.words import SECOND, id_time
+
+LOOK_EVERY_S = 60.0
+MORE_AFTER_S = 1.0  # between two entries while there is more: forgetting never crowds out scheduling
+DAY = 86_400 * SECOND
+RUNS_KEPT_FOR = 90 * DAY
+RUNS_KEPT = 1_000_000
+RESULTS_KEPT_FOR = DAY
+EVENTS_KEPT_FOR = DAY
+
+
+class Retention:
+    def __init__(self, reign: Reign) -> None:
+        self._reign = reign
+
+    async def run(self) -> None:
+        while True:
+            pruned = await self.look()
+            await self._reign.clock.sleep(MORE_AFTER_S if pruned else LOOK_EVERY_S)
+
+    async def look(self) -> bool:
+        """One entry where something is older than it is kept."""
+        now = self._reign.clock.now()
+        ages, overflow = await self._reign.reads.query(_what_is_kept)
+        prune = cutoffs(now, overflow)
+        if not is_due(ages, prune):
+            return False
+        await self._reign.propose(prune)
+        return True
+
+
+def cutoffs(now: int, overflow: int | None) -> Prune:
+    """`overflow`: when the run that is one too many ended, where there are too many."""
+    return Prune(
+        runs_before=max(now - RUNS_KEPT_FOR, overflow or 0),
+        results_before=now - RESULTS_KEPT_FOR,
+        events_before=now - EVENTS_KEPT_FOR,
+    )
+
+
+def is_due(ages: Ages, prune: Prune) -> bool:
+    return (
+        (ages.oldest_run_created_at is not None and ages.oldest_run_created_at < prune.runs_before)
+        or (ages.oldest_result is not None and _made_at(ages.oldest_result) < prune.results_before)
+        or (ages.oldest_event_at is not None and ages.oldest_event_at < prune.events_before)
+    )
+
+
+def _made_at(identifier: str) -> int:
+    try:
+        return id_time(identifier)
+    except ValueError:
+        return 0
+
+
+def _what_is_kept(connection: sqlite3.Connection) -> tuple[Ages, int | None]:
+    return queries.ages(connection), queries.nth_newest_ended(connection, RUNS_KEPT)
