@@ -170,7 +170,10 @@ class Agent:
     async def _look_loop(self) -> None:
         while True:
             self._look_now.clear()
-            await self._look()
+            try:
+                await self._look()
+            except OSError as problem:  # no descriptor or no room just now: the next look may have them
+                log.error("the attempts cannot be looked at", reason=str(problem))
             try:
                 await asyncio.wait_for(self._look_now.wait(), LOOK_S)
             except TimeoutError:
@@ -335,9 +338,12 @@ class Agent:
 
     async def _prune_loop(self) -> None:
         while True:
-            removed = await self._on_disk(self.folders.prune, wall_now(), self.settings.keep_logs)
-            if removed:
-                log.info("old attempts were removed", count=removed)
+            try:
+                removed = await self._on_disk(self.folders.prune, wall_now(), self.settings.keep_logs)
+            except OSError as problem:
+                log.error("old attempts cannot be removed", reason=str(problem))
+            else:
+                log.debug("old attempts were removed", count=removed)
             await asyncio.sleep(PRUNE_S)
 
     async def _on_disk(self, function: Callable[..., T], *arguments: Any) -> T:

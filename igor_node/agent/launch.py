@@ -23,7 +23,7 @@ from wrapper.zygote import REQUEST_BYTES
 WAIT_FOR_END_S = 2.0  # after its end of the socket was closed
 RESTART_PAUSE_S = 0.5  # between two starts, when it dies at once
 LOG_LIMIT_BYTES = 1024 * 1024  # of `wrappers.log`: tracebacks of wrappers, which ought to be none
-_START = "import sys; sys.path.insert(0, sys.argv.pop(2)); from wrapper.zygote import main; main()"
+_START = "import sys; sys.path.append(sys.argv.pop(2)); from wrapper.zygote import main; main()"
 
 log = structlog.get_logger("agent.launch")
 
@@ -108,7 +108,15 @@ class Launcher:
     def _died(self) -> None:
         code = self._close()
         log.warning("the pre-loaded process ended; another one is started", exit_code=code)
-        self._restart = asyncio.get_running_loop().call_later(RESTART_PAUSE_S, self.start)
+        self._restart = asyncio.get_running_loop().call_later(RESTART_PAUSE_S, self._start_again)
+
+    def _start_again(self) -> None:
+        try:
+            self.start()
+        except OSError as problem:  # no process or descriptor to be had just now; what runs goes on
+            log.error("the pre-loaded process cannot be started; trying again", reason=str(problem))
+            self._close()
+            self._restart = asyncio.get_running_loop().call_later(RESTART_PAUSE_S, self._start_again)
 
     def _close(self) -> int | None:
         loop = asyncio.get_running_loop()

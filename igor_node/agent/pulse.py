@@ -17,11 +17,15 @@ import time
 from collections import deque
 from pathlib import Path
 
+import structlog
+
 from igor_node.words import Instant
 from wrapper import protocol
 
 SAMPLES = 8  # the one with the least round trip is believed
 OPEN_BEATS_LIMIT = 64  # heartbeats without an answer that are remembered; the link is closed long before
+
+log = structlog.get_logger("agent.pulse")
 
 
 class Pulse:
@@ -96,8 +100,11 @@ class Pulse:
         steady = last is not None and received - last.renewed_boot_ns <= protocol.STEADY_GAP_NS
         since = last.steady_boot_ns if steady and last is not None else received
         self._lease = protocol.Lease(self.boot_id, max(sent, last.renewed_boot_ns if last else 0), since, self.clock_ns)
-        fd = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(fd, self._lease.line(), 0)
-        finally:
-            os.close(fd)
+            fd = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(fd, self._lease.line(), 0)
+            finally:
+                os.close(fd)
+        except OSError as problem:  # a full disk: past half of their leases the wrappers renew themselves
+            log.error("the lease file cannot be written", path=str(self._path), reason=problem.strerror)

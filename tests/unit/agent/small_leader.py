@@ -77,10 +77,8 @@ class SmallLeader:
             case stream.Heartbeat():
                 self.beats.append(message)
                 if self.answers_beats:
-                    now = self.now()
-                    await socket.send_bytes(
-                        stream.encode(stream.HeartbeatReply(seq=message.seq, term=self.term, received_at=now, sent_at=self.now()))
-                    )
+                    reply = stream.HeartbeatReply(seq=message.seq, term=self.term, received_at=self.now(), sent_at=self.now())
+                    await socket.send_bytes(stream.encode(reply))
             case stream.Events():
                 await self._events(socket, message.events)
             case stream.Goodbye():

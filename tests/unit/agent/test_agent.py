@@ -86,11 +86,8 @@ async def test_hello_and_heartbeats_name_the_attempts(nest: Nest, leader: SmallL
 async def test_revoke_and_cancel(nest: Nest, leader: SmallLeader) -> None:
     """A held fire is revoked; a running command is cancelled; what never came here is revoked too, and stays so."""
     await nest.start()
-    held, running, unknown = (
-        assignment("true", due_at=wall_now() + 60 * SECOND),
-        assignment("echo on > ../on; sleep 60"),
-        assignment("echo x > ../on"),
-    )
+    held = assignment("true", due_at=wall_now() + 60 * SECOND)
+    running, unknown = assignment("echo on > ../on; sleep 60"), assignment("echo x > ../on")
     await leader.assign(held, running)
     await until(lambda: (nest.path(running.attempt) / "on").exists() and leader.kinds(held.attempt) == ["held"], "both under way")
     await leader.send(stream.Revoke(term=1, attempts=(held.attempt, unknown.attempt), reason="paused"))

@@ -119,7 +119,7 @@ async def test_follow(logs: Logs) -> None:
     for n in range(5):
         log.write(protocol.STDOUT, b"line %d\n" % n, AT)
         async with asyncio.timeout(5):
-            while len(found) <= n:
+            while len(found) <= n:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     task.cancel()
     log.close(AT)
@@ -127,7 +127,6 @@ async def test_follow(logs: Logs) -> None:
 
 
 async def test_a_damaged_line_is_skipped(logs: Logs) -> None:
-    Path("try-1.log").write_bytes(
-        protocol.log_records(protocol.STDOUT, AT, b"one\n") + b"\0\0\0\n" + protocol.log_records(protocol.STDOUT, AT, b"two\n")
-    )
+    one, two = (protocol.log_records(protocol.STDOUT, AT, text) for text in (b"one\n", b"two\n"))
+    Path("try-1.log").write_bytes(one + b"\0\0\0\n" + two)
     assert [line.text for line in await everything(logs, 10)] == ["one", "two"]

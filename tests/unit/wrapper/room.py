@@ -23,7 +23,7 @@ T = TypeVar("T")
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
 PACKAGES = Path(wrapper.__file__).parent.parent
-START = "import sys; sys.path.insert(0, sys.argv.pop(2)); from wrapper.zygote import main; main()"
+START = "import sys; sys.path.append(sys.argv.pop(2)); from wrapper.zygote import main; main()"
 
 
 def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 15.0) -> T:
