@@ -237,14 +237,24 @@ class Replica:
             await asyncio.sleep(MEMBERS_PAUSE_S)
 
     def _propose_members(self, change: Callable[[Members], Members], proposal: Proposal) -> None:
-        """In the tick thread."""
-        pump = self._pump
+        """In the tick thread. What may not be is a ValueError at once; what may not be *now* is tried again."""
+        pump, engine = self._pump, self._pump.engine
+        if engine.state != State.LEADER:
+            pump.outcome(proposal.future, NotLeader(engine.leader))
+            return
+        settled = engine.members_index <= engine.applied_index
         try:
-            wanted = change(pump.engine.members)
-            if wanted == pump.engine.members and pump.engine.state == State.LEADER:
-                pump.outcome(proposal.future, None)
-                return
-            term, index = pump.engine.propose_members(wanted)
+            wanted = change(engine.members)
+            if settled:
+                membership.check_change(engine.members, wanted, self._node)
+        except ValueError as problem:
+            pump.outcome(proposal.future, problem if settled else _TryAgain(str(problem)))
+            return
+        if settled and wanted == engine.members:
+            pump.outcome(proposal.future, None)
+            return
+        try:
+            term, index = engine.propose_members(wanted)
             pump.await_entry(term, index, [proposal])
         except NotLeader as problem:
             pump.outcome(proposal.future, problem)
