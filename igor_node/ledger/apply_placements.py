@@ -5,6 +5,7 @@ The leader chose the node by rules/placement and rules/overlap; the same rules a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
@@ -70,7 +71,7 @@ def _place(tx: Transaction, placement: Placement, nodes: dict[str, NodeView | No
         return "there is no such node"
     if why := rejection(Demand(stage.slots, definition.constraints), node) or "":
         return f"{node.name} {why}"
-    nodes[placement.node] = _taken(node, stage.slots)
+    nodes[placement.node] = replace(node, used=node.used + stage.slots)
     _write(tx, placement, run, stage, n, state)
     return ""
 
@@ -100,13 +101,8 @@ def _node(tx: Transaction, node: str, nodes: dict[str, NodeView | None]) -> Node
         if row is None or row[7] is not None:
             nodes[node] = None
         else:
-            used = tx.one(schema.SLOTS_USED, node)[0]
-            nodes[node] = NodeView(node, row[0], row[5], row[3], used, msgspec.json.decode(row[2]))
+            nodes[node] = NodeView(node, row[0], row[5], row[3], tx.slots_used(node), msgspec.json.decode(row[2]))
     return nodes[node]
-
-
-def _taken(node: NodeView, slots: int) -> NodeView:
-    return NodeView(node.node, node.name, node.state, node.slots, node.used + slots, node.labels)
 
 
 def _write(tx: Transaction, placement: Placement, run: RunRecord, stage: StageRecord, n: int, state: StageState) -> None:
@@ -115,6 +111,7 @@ def _write(tx: Transaction, placement: Placement, run: RunRecord, stage: StageRe
         schema.INSERT_ATTEMPT,
         (run.id, placement.stage, n, placement.node, "assigned", fence, stage.slots, placement.renew_hash, placement.reasons, tx.time),
     )
+    tx.take_slots(placement.node, stage.slots)
     tx.execute(schema.UPDATE_STAGE_PLACED, (state, n, run.id, placement.stage))
     if not run.begun or run.reason:
         tx.execute(schema.UPDATE_RUN_BEGUN, (1, run.id))

@@ -51,6 +51,7 @@ class _Row(NamedTuple):
     last_seq: int
     revoke: str | None
     late: str | None
+    slots: int
     stage_state: str
     stage_attempts: int
     losses: int
@@ -87,6 +88,8 @@ class _Attempt:
     def write(self) -> None:
         values = (self.state, self.reason, self.started_at, self.ended_at, self.last_seq, self.late)
         self.tx.execute(schema.UPDATE_ATTEMPT, (*values, *self.key))
+        if self.ended_at is not None and self.row.ended_at is None:
+            self.tx.take_slots(self.row.node, -self.row.slots)
 
     def definition(self) -> Stage:
         for stage in self.tx.spec(self.row.job, self.row.spec_version).stages:

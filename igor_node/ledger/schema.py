@@ -214,7 +214,8 @@ ATTEMPTS_OPEN = "CREATE INDEX attempts_open ON attempts(node, slots) WHERE ended
 INSERT_ATTEMPT = "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, NULL, NULL, 0, NULL, NULL)"
 SELECT_ATTEMPT = """
 SELECT attempts.node, attempts.state, attempts.reason, attempts.started_at, attempts.ended_at, attempts.last_seq, attempts.revoke, attempts.late,
-  stages.state, stages.attempts, stages.losses, runs.job, runs.spec_version, runs.state, runs.due_at, runs.started_at, runs.ended_at, runs.cancel
+  attempts.slots, stages.state, stages.attempts, stages.losses, runs.job, runs.spec_version, runs.state, runs.due_at, runs.started_at,
+  runs.ended_at, runs.cancel
 FROM attempts JOIN stages ON stages.run = attempts.run AND stages.name = attempts.stage JOIN runs ON runs.id = attempts.run
 WHERE attempts.run = ? AND attempts.stage = ? AND attempts.n = ?"""
 UPDATE_ATTEMPT = """

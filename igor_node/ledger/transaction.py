@@ -104,6 +104,7 @@ class Transaction:
         self.results: dict[str, bytes] = {}
         self._events: list[tuple[Any, ...]] = []
         self._specs = specs
+        self._slots_used: dict[str, int] = {}
 
     def one(self, statement: str, *values: Any) -> Any:
         """The only row, or None."""
@@ -122,6 +123,18 @@ class Transaction:
 
     def spec(self, job: str, spec_version: int) -> Job:
         return self._specs.get(self.connection, job, spec_version)
+
+    def slots_used(self, node: str) -> int:
+        """Slots of the node's attempts that have not ended; added up once a batch, then kept by `take_slots`."""
+        used = self._slots_used.get(node)
+        if used is None:
+            used = self._slots_used[node] = int(self.one(schema.SLOTS_USED, node)[0])
+        return used
+
+    def take_slots(self, node: str, slots: int) -> None:
+        """An attempt of so many slots was placed on the node, or has ended (then negative)."""
+        if node in self._slots_used:
+            self._slots_used[node] += slots
 
     def event(
         self,

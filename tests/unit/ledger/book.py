@@ -42,7 +42,9 @@ def make_id(at: int, number: int) -> str:
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(95, -1, -5))
 
 
-def job(name: str = "report", project: str = "shop", *, stages: Sequence[Stage] | None = None, schedule: Schedule | None = None, **fields: Any) -> Job:
+def job(
+    name: str = "report", project: str = "shop", *, stages: Sequence[Stage] | None = None, schedule: Schedule | None = None, **fields: Any
+) -> Job:
     """A job with one stage `main` and a fire each minute, unless told otherwise."""
     one = (Stage(name="main", command="true"),)
     every = Schedule(every_ns=60 * SECOND) if schedule is None else schedule
@@ -120,7 +122,8 @@ class Book:
 
     def fire(self, job: str = "shop/report", at: int | None = None, *, due_at: int | None = None, outcome: str = "", reason: str = "") -> str:
         """One fire that must be made, due now unless told otherwise; the run."""
-        at = self.now if at is None else at
+        if at is None:
+            at = self.now = self.now + MILLISECOND  # later than all that was decided before
         run = self.new_id()
         refused = self.fires(Fire(job=job, run=run, scheduled_at=at, due_at=at if due_at is None else due_at, outcome=outcome, reason=reason))
         assert not refused, refused
