@@ -39,6 +39,8 @@ class Identity(msgspec.Struct, frozen=True, omit_defaults=False):
     address: str  # HOST:PORT, as others reach it
     founder: bool = False
     pid: int = 0
+    labels: dict[str, str] = {}
+    slots: int = 1
 
 
 class DataDir:
@@ -136,7 +138,9 @@ class DataDir:
 
 def unusable(path: Path, problem: OSError) -> DataDirProblem:
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataDirProblem(f"data directory {path}: no space is left on its disk", hint="a node needs room for its journal before it may promise anything")
+        return DataDirProblem(
+            f"data directory {path}: no space is left on its disk", hint="a node needs room for its journal before it may promise anything"
+        )
     if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DataDirProblem(f"data directory {path} is not writable", hint="choose another one with --data-dir, or change its owner")
     return DataDirProblem(f"data directory {path} cannot be used: {problem.strerror or problem}")

@@ -1,0 +1,436 @@
+"""A node: puts the parts together, and is the only module that knows them all.
+
+    run_node(settings, join)          from `igor-node start` and `join`; returns the process's exit code
+      lock the data directory         one process a directory (data_dir.py)
+      open the port                   so that the address is known before anybody is told of it
+      found, join or go on            whatever the directory and the call say
+      ledger, replica, reads          consensus and the replicated state
+      leader, agent, http             the loops of a leader whenever this node leads; runs of this node; the API
+      wait for SIGTERM, or a halt     hand over leadership, stop in order; running commands go on under their wrappers
+
+Founding is a procedure that may be interrupted at any point and goes on at the next start: files with secrets are written before the ledger
+learns their hashes, and every command of it is refused harmlessly the second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import msgspec
+import structlog
+
+from igor_node import __version__
+from igor_node.agent.agent import Agent, AgentSettings
+from igor_node.data_dir import DataDir, DataDirProblem, Identity
+from igor_node.edges import SystemClock
+from igor_node.http.app import make_app
+from igor_node.http.auth import compose_token, derive_secret, parse_token
+from igor_node.http.listener import Listener, address_of, open_port
+from igor_node.http.services import Me, Services
+from igor_node.leader.leader import Leader
+from igor_node.ledger import queries
+from igor_node.ledger.changes import Changes
+from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, Refused, RegisterNode, encode_envelope
+from igor_node.ledger.ledger import Ledger
+from igor_node.ledger.reads import Reads
+from igor_node.settings import Join, NodeSettings, split_address
+from igor_node.words import Conflict, IgorError, Invalid, Role, Unavailable, new_id
+from raft.interface import Halted, Members, NotLeader, Unknown
+from raft.replica import Replica
+from raft.wire import MAGIC
+
+STOPPED, FAILED, USAGE, REFUSED = 0, 1, 2, 4  # exit codes; 3 is DataDirProblem's own
+FOUND_TIMEOUT_S = 30.0
+JOIN_TIMEOUT_S = 20.0  # a cluster in an election answers 503 for a moment
+JOIN_PAUSE_S = 0.5
+HAND_OVER_S = 1.5  # a planned stop costs no election time-out
+LEADER_PAUSE_S = 1.0  # after a fault in a leader's loops, before they are started again
+
+log = structlog.get_logger("node")
+
+
+class RefusedByCluster(IgorError):
+    exit_code, title = REFUSED, "The cluster refused this node"
+
+
+def run_node(settings: NodeSettings, *, join: Join | None) -> int:
+    """Serves until it is told to stop. Whatever forbids a start is one line on standard error."""
+    configure_logging(settings)
+    try:
+        return asyncio.run(Node(settings, join).run())
+    except DataDirProblem as problem:
+        return _say(problem, problem.exit_code)
+    except RefusedByCluster as problem:
+        return _say(problem, REFUSED)
+    except Invalid as problem:
+        return _say(problem, USAGE)
+    except (IgorError, Halted, OSError) as problem:
+        return _say(problem, FAILED)
+
+
+def _say(problem: BaseException, code: int) -> int:
+    print(f"igor-node: {problem}", file=sys.stderr)
+    return code
+
+
+def configure_logging(settings: NodeSettings) -> None:
+    """Lines to standard error: text on a terminal, JSON otherwise. Libraries' own lines take the same way."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    last: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last])
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    logging.getLogger("asyncio").setLevel("WARNING")
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+class Node:
+    def __init__(self, settings: NodeSettings, join: Join | None) -> None:
+        self.settings = settings
+        self.join = join
+        self.data = DataDir(settings.data_dir)
+        self.clock = SystemClock()
+        self.changes = Changes()
+        self.stop = asyncio.Event()
+        self.halted: str | None = None
+        self.identity: Identity
+        self.key: bytes
+        self.replica: Replica
+        self.agent: Agent
+        self.reads: Reads
+
+    async def run(self) -> int:
+        self._handle_signals()
+        self.data.lock()
+        known = self.data.read_identity()
+        self._check_join(known)
+        sock = self._open_port(known)
+        try:
+            address = self.settings.advertise or address_of(sock)
+            self.identity = await self._become(known, address)
+            self.key = self.data.key()
+            await self._serve(sock)
+        finally:
+            sock.close()
+        if self.halted is not None:
+            raise Halted(f"the node has stopped: {self.halted}")
+        return STOPPED
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+
+    # --- who this node is
+
+    def _check_join(self, known: Identity | None) -> None:
+        if known is not None and self.join is not None and self.join.reset:
+            raise RefusedByCluster(
+                f"{self.data.path} is node {known.name} of cluster {known.cluster}; a reset of a node that has joined is not there in this version",
+                hint="join with an empty data directory, and take the old node out with igor-node leave",
+            )
+
+    def _open_port(self, known: Identity | None) -> Any:
+        """The address asked for; a node that was in service before keeps its own where none, or any port, was asked for."""
+        host, port = split_address(self.settings.listen)
+        if known is not None and ("listen" not in self.settings.given or port == 0):
+            before_host, before_port = split_address(known.address)
+            try:
+                return open_port(before_host if "listen" not in self.settings.given else host, before_port)
+            except Conflict:
+                if port != 0 or "listen" not in self.settings.given:
+                    raise
+        return open_port(host, port)
+
+    async def _become(self, known: Identity | None, address: str) -> Identity:
+        if known is not None:
+            given = {name: getattr(self.settings, name) for name in ("name", "labels", "slots") if name in self.settings.given}
+            identity = msgspec.structs.replace(known, address=address, pid=os.getpid(), **given)
+        elif self.join is not None:
+            identity = await self._join(address)
+        else:
+            identity = Identity(
+                name=self.settings.name or _host_name(), id=secrets.token_hex(8), cluster=secrets.token_hex(8), address=address, founder=True,
+                pid=os.getpid(), labels=dict(self.settings.labels), slots=self.settings.slots,
+            )  # fmt: skip
+            self.data.write("cluster.key", secrets.token_hex(32) + "\n", secret=True)
+        self.data.write_identity(identity)
+        return identity
+
+    async def _join(self, address: str) -> Identity:
+        """Asks the peers, one after the other, until one of them has registered this node."""
+        assert self.join is not None
+        token = self.join.token
+        if token is None:
+            raise RefusedByCluster("joining needs a token", hint="give --token-file with the founder's join.token")
+        name = self.settings.name or _host_name()
+        node = self.data.read("node.id") or secrets.token_hex(8)
+        self.data.write("node.id", node + "\n")  # an answer that was lost must not leave a second node behind
+        labels, slots = dict(self.settings.labels), self.settings.slots
+        body = {"id": node, "name": name, "address": address, "labels": labels, "slots": slots, "version": __version__}
+        answer = await ask_to_join(self.join.peers, token, body)
+        self.data.write("cluster.key", answer["key"] + "\n", secret=True)
+        self.data.write("node.token", answer["token"] + "\n", secret=True)
+        self.data.write_peers([*self.join.peers, *(_url(member["address"]) for member in answer["members"] if member["address"] != address)])
+        self.data.remove("node.id")
+        return Identity(
+            name=answer.get("name", name), id=node, cluster=answer["cluster"], address=address, pid=os.getpid(), labels=labels, slots=slots
+        )
+
+    # --- service
+
+    async def _serve(self, sock: Any) -> None:
+        me = self.identity
+        loop = asyncio.get_running_loop()
+        folder = self.data.path
+        async with AsyncExitStack() as stack:
+            ledger = Ledger(folder / "ledger.sqlite", lambda index, topics: _soon(loop, self.changes.notify, index, topics))
+            stack.callback(ledger.close)
+            self.changes.notify(ledger.applied().index, ())
+            self.reads = Reads(folder / "ledger.sqlite")
+            stack.callback(self.reads.close)
+            self.replica = await Replica.start(
+                node=me.id, address=me.address, folder=folder / "raft", machine=ledger, cluster=me.cluster, key=self.key,
+                found=me.founder, on_halt=self._halt,
+            )  # fmt: skip
+            stack.push_async_callback(self.replica.close)
+            leader = Leader(
+                node=me.id, replica=self.replica, reads=self.reads, changes=self.changes, clock=self.clock, key=self.key,
+                leader_address=self._leader_address,
+            )  # fmt: skip
+            self.agent = self._make_agent()
+            services = self._services(leader)
+            await stack.enter_async_context(Listener(sock, make_app(services), MAGIC, self.replica.adopt))
+            if me.founder:
+                await self._found()
+            self.data.write("address", _url(me.address) + "\n")
+            log.info("in service", name=me.name, id=me.id, cluster=me.cluster, address=_url(me.address), version=__version__)
+            async with asyncio.TaskGroup() as tasks:
+                work = [tasks.create_task(part) for part in (self._lead(leader), self.agent.serve(), self._remember_peers())]
+                await self.stop.wait()
+                log.info("stopping", reason=self.halted or "asked to stop")
+                await self._hand_over()
+                for task in work:
+                    task.cancel()
+
+    def _make_agent(self) -> Agent:
+        me = self.identity
+        return Agent(
+            AgentSettings(
+                node=me.id, name=me.name, cluster=me.cluster, address=me.address, version=__version__, folder=self.data.path / "attempts",
+                term_file=self.data.path / "term", token=self._node_token, addresses=self._where_to_look, labels=me.labels, slots=me.slots,
+                environment=self.settings.environment,
+            )
+        )  # fmt: skip
+
+    def _services(self, leader: Leader) -> Services:
+        me = self.identity
+        return Services(
+            me=Me(id=me.id, name=me.name, address=_url(me.address), cluster=me.cluster, version=__version__),
+            clock=self.clock,
+            key=self.key,
+            node_token=self._node_token,
+            replica=self.replica,
+            reads=self.reads,
+            changes=self.changes,
+            holds_ledger=self._holds_ledger,
+            peers=self._peers,
+            leader_address=self._leader_address,
+            streams=leader.streams,
+            renew=leader.renew,
+            views=leader.views,
+            logs=self.agent.logs,
+            auth=self.settings.auth == "required",
+            leave=self._remove_member,
+        )
+
+    async def _lead(self, leader: Leader) -> None:
+        """The loops of a leader, for each term that this node leads. A fault in them is logged, and they begin anew from the ledger."""
+        async for term in self.replica.leadership():
+            while self.replica.leads(term):
+                try:
+                    log.info("leading", term=term)
+                    await leader.serve(term)
+                except Exception:
+                    log.exception("the leader's loops failed; they start again", term=term)
+                    await self.clock.sleep(LEADER_PAUSE_S)
+            log.info("not leading any more", term=term)
+
+    async def _hand_over(self) -> None:
+        """A planned stop of a leader costs nobody an election time-out."""
+        others = [voter for voter in self.replica.status().members.voters if voter.id != self.identity.id]
+        if self.halted is None and self.replica.is_leader() and others:
+            try:
+                await self.replica.transfer_leadership(None, HAND_OVER_S)
+            except (NotLeader, Unknown, Halted):
+                return  # nobody could take it, so they elect
+
+    def _halt(self, reason: str) -> None:
+        self.halted = reason
+        self.stop.set()
+
+    # --- founding
+
+    async def _found(self) -> None:
+        """The first commands of a cluster; nothing to do at later starts."""
+        if await self.reads.query(queries.cluster) is not None or len(self._members().voters) != 1:
+            return
+        me = self.identity
+        admin, joining = self._token_file("admin.token", "admin"), self._token_file("join.token", "join")
+        own = compose_token(f"n-{me.id}", derive_secret(self.key, f"node {me.id}"))
+        self.data.write("node.token", own + "\n", secret=True)
+        await self._propose(FoundCluster(cluster=me.cluster, tzdata=_tzdata_version(), wanted_voters=self.settings.voters))
+        await self._propose(
+            RegisterNode(
+                node=me.id, name=me.name, address=me.address, labels=me.labels, slots=me.slots, version=__version__,
+                token_id=parse_token(own).id, token_hash=parse_token(own).hash,
+            )
+        )  # fmt: skip
+        await self._propose(CreateToken(token=parse_token(admin).id, hash=parse_token(admin).hash, role=Role.ADMIN, name="founder"))
+        await self._propose(CreateToken(token=parse_token(joining).id, hash=parse_token(joining).hash, role=Role.NODE, name="join"))
+
+    def _token_file(self, file: str, name: str) -> str:
+        """The token in the file, made if it is not there."""
+        token = self.data.read(file)
+        if token is None:
+            token = compose_token(f"{name}-{secrets.token_hex(4)}", secrets.token_urlsafe(32))
+            self.data.write(file, token + "\n", secret=True)
+        return token
+
+    async def _propose(self, command: Command) -> None:
+        async with asyncio.timeout(FOUND_TIMEOUT_S):
+            while True:
+                now = self.clock.now()
+                entry = encode_envelope(Envelope(id=new_id(now), at=now, actor="founder", command=command))  # type: ignore[arg-type]
+                try:
+                    answer = (await self.replica.propose(entry, FOUND_TIMEOUT_S)).result
+                except NotLeader:
+                    await self.clock.sleep(0.05)
+                    continue
+                if isinstance(answer, Refused) and answer.error != "Conflict":
+                    raise Unavailable(f"the cluster could not be founded: {answer.message}")
+                return
+
+    async def _remove_member(self, node: str) -> None:
+        """Takes a node out of consensus before the ledger forgets it; a leader that leaves hands over, and the next leader does it."""
+        if self._members().find(node) is None:
+            return
+        if node == self.identity.id:
+            await self._hand_over()
+            raise Unavailable("the leader itself is to leave: it has handed over", hint="ask again in a moment; the new leader takes it out")
+        await self.replica.remove(node, FOUND_TIMEOUT_S)
+
+    # --- answers for the other parts; asked anew each time
+
+    def _members(self) -> Members:
+        return self.replica.status().members
+
+    def _node_token(self) -> str:
+        return self.data.read("node.token") or ""
+
+    def _holds_ledger(self) -> bool:
+        status = self.replica.status()
+        return status.applied_index > 0 and status.members.find(self.identity.id) is not None
+
+    def _leader_address(self) -> str | None:
+        leader = self.replica.leader()
+        member = self._members().find(leader) if leader is not None else None
+        return _url(member.address) if member is not None else (self.agent.link.leader or None)
+
+    def _peers(self) -> Sequence[str]:
+        """Base URLs of other nodes that hold the ledger, the likely leader first."""
+        leader = self._leader_address()
+        members = self._members()
+        urls = [_url(member.address) for member in (*members.voters, *members.learners)] or self.data.peers()
+        return [url for url in dict.fromkeys([*([leader] if leader else []), *urls]) if url != _url(self.identity.address)]
+
+    def _where_to_look(self) -> Sequence[str]:
+        """Where the agent looks for the leader: what consensus knows, then whomever this node ever knew."""
+        own = _url(self.identity.address)
+        return list(dict.fromkeys([*([self._leader_address()] if self._leader_address() else []), *self._peers(), own, *self.data.peers()]))  # type: ignore[list-item]
+
+    async def _remember_peers(self) -> None:
+        """Keeps D/peers fresh: a node or a client that comes back alone has somebody to ask."""
+        since = 0
+        while True:
+            if self._holds_ledger():
+                rows = await self.reads.query(queries.nodes)
+                self.data.write_peers([_url(row.address) for row in rows if row.node != self.identity.id])
+            since = await self.changes.wait(("nodes",), since)
+
+
+async def ask_to_join(peers: Sequence[str], token: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The answer of the first peer that registers the node. Raises RefusedByCluster, or Unavailable that names every peer that did not answer."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + JOIN_TIMEOUT_S
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10), headers={"Authorization": f"Bearer {token}"}) as session:
+        while True:
+            silent: list[str] = []
+            again = False
+            for peer in peers:
+                try:
+                    async with session.post(f"{peer}/v1/nodes", json=body) as answer:
+                        told = await answer.json(content_type=None)
+                        if answer.status in (200, 201):
+                            return dict(told)
+                        if answer.status not in (502, 503):
+                            raise RefusedByCluster(f"{peer} refused: {told.get('detail') or answer.status}", hint=told.get("hint") or "")
+                        silent.append(f"{peer} ({told.get('detail') or answer.status})")
+                        again = True
+                except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as problem:
+                    silent.append(f"{peer} ({_brief(problem)})")
+            if not again or loop.time() > until:
+                raise Unavailable(f"no peer could be asked to join: {', '.join(silent)}", hint="is one of them running, and is the address right?")
+            await asyncio.sleep(JOIN_PAUSE_S)
+
+
+def _brief(problem: BaseException) -> str:
+    cause = getattr(problem, "os_error", None) or problem
+    return str(getattr(cause, "strerror", None) or cause or type(problem).__name__).lower()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
+    """From the Raft thread; a loop that is closing needs no news."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, *arguments)
+
+
+def _url(address: str) -> str:
+    return address if "://" in address else f"http://{address}"
+
+
+def _host_name() -> str:
+    """The host's name as a node's name: letters, digits, - _ . only."""
+    name = os.uname().nodename.split(".")[0]
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip("-_.")[:100] or "node"
+
+
+def _tzdata_version() -> str:
+    from importlib.metadata import version
+
+    return version("tzdata")
