@@ -250,6 +250,11 @@ class Engine(SyncObj):  # type: ignore[misc]
         return self._history.latest
 
     @property
+    def members_index(self) -> int:
+        """Of the entry with that list; where it is not above `commit_index` no change is under way."""
+        return self._history.latest_index
+
+    @property
     def commit_index(self) -> int:
         return int(self._SyncObj__raftCommitIndex)
 
@@ -306,7 +311,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         """The monotonic time at which `tick` has something to do, unless a message or proposal comes first."""
         if self._SyncObj__raftState != _LEADER:
             return float(self._SyncObj__raftElectionDeadline)
-        if self._must_send:
+        if self._must_send and self.mends.send_at_once:
             return self._monotonic()
         due = float(self._SyncObj__newAppendEntriesTime)
         return due if self._handover is None else min(due, self._handover.until)
@@ -477,7 +482,8 @@ class Engine(SyncObj):  # type: ignore[misc]
             raise Halted(f"two leaders in term {append.term}: {self.node} and {peer.id}")
         self._heard_at = now
         self._asked_term = 0  # whoever hears a leader asks for no votes
-        if append.snapshot:
+        base = self._journal.base.index
+        if append.snapshot and append.prev_index >= base and self._journal.term_at(append.prev_index) != append.prev_term:
             self._on_snapshot_notice(peer, append)
             return
         self._snapshot_from = None
@@ -595,6 +601,8 @@ class Engine(SyncObj):  # type: ignore[misc]
     def _campaign(self, now: float) -> bool:
         """At the deadline: asks in advance whether an election could be won, and lets PySyncObj begin it when that is so."""
         if self._SyncObj__raftElectionDeadline > now:
+            # Something that came after it put the deadline off again: what was agreed on is over, and above all no longer "by transfer".
+            self._chosen = self._by_transfer = self._SyncObj__transferInProgress = False
             return False
         if not self._votes or not self._SyncObj__connectedToAnyone():
             self._wait_for_election(now)
@@ -790,7 +798,7 @@ class Engine(SyncObj):  # type: ignore[misc]
             case "timeout_now":
                 return TimeoutNow(message["term"])
             case "append_entries":  # only when PySyncObj's own way of sending runs
-                entries = [Entry(index, term, Kind.COMMAND, command) for command, index, term in message["entries"]]
+                entries = [self._journal.entry(index) for _, index, _ in message["entries"]]
                 return Append(message["term"], self._seq, message["prevLogIdx"], message["prevLogTerm"], message["commit_index"], entries)
         raise AssertionError(f"PySyncObj sent {message['type']!r}, which nothing here should make it do")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raft.engine import State
-from raft.interface import Entry
+from raft.interface import Entry, Kind
 
 if TYPE_CHECKING:
     from tests.simulation.node import Ledger, SimNode
@@ -79,9 +79,16 @@ class Checks:
             self._commit_moved(node)
         if engine.commit_index > engine.last_index:
             self.broken("no committed entry is lost", f"{node.id} committed {engine.commit_index} and holds only {engine.last_index}")
+        self._members(node)
         if engine.state is State.LEADER and self.leaders.get(term) != node.id:
             self._new_leader(node)
         self._leaders()
+
+    def _members(self, node: SimNode) -> None:
+        index = node.engine.members_index
+        if index > node.ledger.index and index > node.journal.base.index:
+            if index > node.journal.last_index or node.journal.entry(index).kind != Kind.MEMBERS:
+                self.broken("the members are those of the log", f"{node.id} follows a list of entry {index}, which its log does not hold")
 
     def _new_leader(self, node: SimNode) -> None:
         term = node.engine.term

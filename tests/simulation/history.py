@@ -30,7 +30,7 @@ class History:
         self.world = World(seed, mends=mends, sync_before_send=sync_before_send, streams=streams, **weather)
         self.chance = self.world.chance
         self.world.network.delay_s = self.chance.choice((0.001, 0.004, 0.02))
-        self.mean_fault_s = self.chance.choice((1.5, 3.0, 6.0))
+        self.mean_fault_s = self.chance.choice((0.6, 1.5, 4.0))
         self.faults: tuple[Callable[[], None], ...] = (
             self.crash_one,
             self.crash_one_in_a_step,
@@ -80,6 +80,8 @@ class History:
 
     def look_after_members(self) -> None:
         node = self._leading()
+        if self.world.now > TROUBLE_S:
+            return
         if node is not None and not node.in_turn:
             self._change_members(node)
             node.wake()
@@ -187,16 +189,12 @@ class History:
         world, checks = self.world, self.world.checks
         before = checks.highest_acknowledged
         deadline = TROUBLE_S + RECOVERY_S
-        recovered = world.run_until(deadline, lambda: checks.highest_acknowledged > before and self._leads_well())
+        recovered = world.run_until(deadline, lambda: checks.highest_acknowledged > before and world.well_led())
         if not recovered:
             raise Broken("it recovers", f"no leader committed anything within {RECOVERY_S} s after all was mended")
         self.recovered_s = world.now - TROUBLE_S
         world.run_until(LENGTH_S)
         self._must_agree()
-
-    def _leads_well(self) -> bool:
-        leader = self.world.leader()
-        return leader is not None and leader.engine.leads_since_applied is not None and leader.engine.has_lease()
 
     def _must_agree(self) -> None:
         leader = self.world.leader()

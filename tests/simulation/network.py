@@ -92,9 +92,11 @@ class Network:
             link.up = True
             link.source.link_changed(link.target.id, up=True)
 
-    def disconnect(self, link: Link) -> None:
-        link.epoch += 1
-        link.held.clear()
+    def disconnect(self, link: Link, *, delivers: bool = False) -> None:
+        """`delivers`: the sending process died, but what it had sent is with the kernel."""
+        if not delivers:
+            link.epoch += 1
+            link.held.clear()
         if link.up:
             link.up = False
             if link.source.up:

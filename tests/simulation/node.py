@@ -70,12 +70,23 @@ class SimNode:
     def clock(self) -> float:
         return self.offset + self.rate * self.world.now
 
+    def _count_cuts(self) -> None:
+        """So that a test can see that histories do cut logs back."""
+        truncate, counts = self.journal.truncate_from, self.world.counts
+
+        def counted(index: int) -> None:
+            counts["logs cut back"] += 1
+            truncate(index)
+
+        self.journal.truncate_from = counted  # type: ignore[method-assign]
+
     def start(self) -> None:
         world = self.world
         self.life += 1
         try:
             self.journal = Journal.open(self.disk, "j", segment_bytes=SEGMENT_BYTES)
             ledger = self.ledger
+            self._count_cuts()
             self.engine = Engine(
                 node=self.id,
                 journal=self.journal,
@@ -90,6 +101,7 @@ class SimNode:
             self.die(power=True)
             return
         self.up = True
+        world.counts["starts"] += 1
         self.synced_last = self.journal.last_index
         world.checks.started(self)
         for other in world.nodes.values():
@@ -102,6 +114,7 @@ class SimNode:
         world = self.world
         self.up = self.in_turn = self.fetching = False
         self.life += 1
+        world.counts["power cuts" if power else "kills"] += 1
         if power:
             self.disk.cut_power(world.chance)
             if world.chance.random() < 0.7:
@@ -115,7 +128,7 @@ class SimNode:
         self.turn_at = None
         for other in world.nodes.values():
             if other is not self:
-                world.network.disconnect(world.network.link(self, other))
+                world.network.disconnect(world.network.link(self, other), delivers=True)
                 world.network.disconnect(world.network.link(other, self))
 
     def step(self) -> None:
@@ -315,5 +328,6 @@ class SimNode:
             self.die(power=self.world.chance.random() < 0.6)
             self.world.restart_later(self)
             return
+        self.world.counts["snapshots installed"] += 1
         self.world.checks.snapshot_installed(self)
         self.wake()

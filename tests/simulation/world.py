@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from raft import membership
 from raft.engine import State
-from raft.interface import Kind, Entry, Member, Members
+from raft.interface import Entry, Kind, Member, Members
 from raft.journal import Journal
 from raft.settings import ALL_MENDS, DEFAULT_SETTINGS, Mends, Settings
 from tests.simulation.checks import Broken, Checks
@@ -44,6 +45,7 @@ class World:
         self.nodes: dict[str, SimNode] = {}
         self.network = Network(self, **network)
         self.checks = Checks(self)
+        self.counts: Counter[str] = Counter()
         self.operations = 0
         self.restarts = True
 
@@ -104,6 +106,28 @@ class World:
             node.die(power=power)
             self.restart_later(node)
 
+    def elect(self, name: str | None = None, within_s: float = 10.0) -> SimNode:
+        """Until a node (that node, by hand-over) leads and holds a lease."""
+        if not self.run_until(self.now + within_s, self.well_led):
+            raise Broken("it recovers", f"there is no leader after {within_s} s")
+        leader = self.leader()
+        assert leader is not None
+        if name is None or leader.id == name:
+            return leader
+        wanted = self.nodes[name]
+        self.run_until(self.now + 0.3)
+        assert leader.engine.transfer(name)
+        leader.wake()
+        assert self.run_until(self.now + within_s, lambda: self.well_led() and self.leader() is wanted), f"{name} was not elected"
+        return wanted
+
+    def well_led(self) -> bool:
+        leader = self.leader()
+        return leader is not None and leader.engine.leads_since_applied is not None and leader.engine.has_lease()
+
+    def pass_time(self, seconds: float) -> None:
+        self.run_until(self.now + seconds)
+
     def leader(self) -> SimNode | None:
         """Of the nodes that believe to lead the one of the highest term."""
         leading = [node for node in self.nodes.values() if node.up and node.engine.state is State.LEADER]
@@ -122,6 +146,11 @@ class World:
         for link in self.network.all_links():
             if (link.source.id in group) != (link.target.id in group):
                 self.network.cut(link)
+
+    def lose_held(self) -> None:
+        """What waits at cuts never arrives."""
+        for link in self.network.all_links():
+            link.held.clear()
 
     def heal(self) -> None:
         for link in self.network.all_links():

@@ -1,0 +1,457 @@
+"""For each mend a history that was made to meet its fault: it runs well with all mends, and breaks the promise named here without that one.
+
+Each scenario gets a fresh world and drives it; the checks after every event, or a bound at its end, raise `Broken`. They are small versions of
+the stories in `docs/consensus.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from raft import membership
+from raft.engine import State
+from raft.interface import Member, Members, NotLeader
+from raft.messages import Append, AppendReply, VoteReply, VoteRequest
+from raft.settings import DEFAULT_SETTINGS, Settings
+from tests.simulation.checks import Broken
+from tests.simulation.node import SimNode
+from tests.simulation.world import World
+
+Rule = Callable[[str, str, Any], bool]
+
+
+class Interceptor:
+    """Takes the messages that a rule names out of the network; they can be let go later, old and late."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rules: list[Rule] = []
+        self.taken: list[tuple[str, str, Any]] = []
+        self.seen: Callable[[str, str, Any], None] | None = None
+        world.network.watch = self._watch
+
+    def _watch(self, source: str, target: str, message: Any) -> Any:
+        if self.seen is not None:
+            self.seen(source, target, message)
+        if any(rule(source, target, message) for rule in self.rules):
+            self.taken.append((source, target, message))
+            return None
+        return message
+
+    def take(self, rule: Rule) -> None:
+        self.rules.append(rule)
+
+    def let_go(self) -> None:
+        """What was taken arrives now, in order; nothing more is taken."""
+        self.rules.clear()
+        taken, self.taken = self.taken, []
+        for source, target, message in taken:
+            self.world.nodes[target].hear(source, message)
+
+
+def members(voters: str, learners: str = "") -> Members:
+    return Members(tuple(Member(name, name) for name in voters), tuple(Member(name, name) for name in learners))
+
+
+def work(world: World, node: SimNode, count: int, *, wait: bool = True, size: int = 20) -> None:
+    """That many commands, asked for at once; waits until the last is acknowledged."""
+    last = 0
+    for _ in range(count):
+        last = world.ask(node, size)
+    if wait and not world.run_until(world.now + 5, lambda: last in world.checks.acknowledged_operations):
+        raise Broken("it commits", f"{node.id} did not commit a command within 5 s")
+
+
+def change_members(world: World, node: SimNode, wanted: Members) -> bool:
+    """False where the engine refuses."""
+    try:
+        node.engine.propose_members(wanted)
+    except ValueError:
+        return False
+    node.wake()
+    return True
+
+
+def must(holds: bool, promise: str, detail: str) -> None:
+    if not holds:
+        raise Broken(promise, detail)
+
+
+# --- the log
+
+
+def a_repeated_append(world: World) -> None:
+    """An append that arrives again, late, must not cut the entries that followed it."""
+    world.cluster(3)
+    leader = world.elect("a")
+    interceptor = Interceptor(world)
+    copies: list[Any] = []
+    interceptor.seen = lambda source, target, message: copies.append(message) if target == "b" and isinstance(message, Append) else None
+    work(world, leader, 3)
+    first = next(message for message in copies if message.entries)
+    work(world, leader, 10)
+    world.pass_time(0.2)
+    world.nodes["b"].hear("a", first)
+    world.pass_time(0.3)
+    work(world, leader, 3)
+
+
+def a_notice_over_an_unverified_tail(world: World) -> None:
+    """A leader alone collects entries, others commit theirs and cut the log behind: the notice to fetch a snapshot says nothing of the tail."""
+    world.cluster(3)
+    old = world.elect("a")
+    work(world, old, 3)
+    world.pass_time(0.3)
+    world.separate({"a"})
+    work(world, old, 20, wait=False)
+    world.pass_time(2.5)
+    new = world.elect()
+    work(world, new, 60)
+    new.engine.compact(new.ledger.index - 1)
+    world.lose_held()
+    world.heal()
+    world.pass_time(2)
+
+
+def an_answer_of_an_old_term(world: World) -> None:
+    """b held entries of a's first term and lost them to c's; its old answer arrives when a leads again."""
+    world.cluster(5)
+    first = world.elect("a")
+    interceptor = Interceptor(world)
+    world.separate({"a", "b"})
+    interceptor.take(lambda source, target, message: (source, target) == ("b", "a") and isinstance(message, AppendReply))
+    work(world, first, 15, wait=False)
+    world.pass_time(2.5)
+    answers = [message for _, _, message in interceptor.taken]
+    interceptor.rules.clear()
+    must(world.elect().id in "cde", "scenario", "another leader was elected")
+    for name in "acde":
+        for other in "acde":
+            if name != other:
+                world.network.heal(world.network.link(world.nodes[name], world.nodes[other]))
+    world.pass_time(1)
+    again = world.elect("a")
+    world.pass_time(0.5)
+    world.separate({"a", "d"})
+    for answer in answers:
+        again.hear("b", answer)
+    work(world, again, 5, wait=False)
+    world.pass_time(0.6)
+
+
+def unsynced_answers(world: World) -> None:
+    """b answers, and the power fails before its sync."""
+    world.cluster(3)
+    leader = world.elect("a")
+    world.separate({"c"})
+    world.pass_time(0.3)
+    b = world.nodes["b"]
+
+    def strike(_source: str, target: str, message: Any) -> None:
+        if target == "b" and isinstance(message, Append) and message.entries:
+            b.steps_left = 1 if world.sync_before_send else 2  # right after the decision, or right after the sending
+
+    Interceptor(world).seen = strike
+    world.restarts = False
+    work(world, leader, 1, wait=False)
+    world.pass_time(0.3)
+
+
+def an_entry_only_in_memory(world: World) -> None:
+    """A voter that is alone counts its own disk, and only what is on it."""
+    world.cluster(1)
+    leader = world.elect("a")
+    leader.stall_before_sync_s = 0.5
+    work(world, leader, 1)
+
+
+def a_large_entry(world: World) -> None:
+    """131,050 bytes: PySyncObj pickles such an entry in pieces, and never sends the last one."""
+    world.cluster(3)
+    leader = world.elect()
+    try:
+        work(world, leader, 1, size=131_050)
+    except RuntimeError as problem:
+        raise Broken("every entry is replicated", str(problem)) from problem
+
+
+def a_stream_of_answers(world: World) -> None:
+    """Answers to earlier appends do not make the leader send again what is on its way."""
+    world.cluster(3)
+    leader = world.elect()
+    interceptor = Interceptor(world)
+    sent = 0
+
+    def count(_source: str, _target: str, message: Any) -> None:
+        nonlocal sent
+        sent += len(message.entries) if isinstance(message, Append) else 0
+
+    interceptor.seen = count
+    world.network.delay_s = 0.02
+    for _ in range(100):
+        work(world, leader, 1, wait=False)
+        world.pass_time(0.003)
+    work(world, leader, 1)
+    world.pass_time(0.5)
+    must(sent <= 2 * 101 * 1.1, "an entry is sent once", f"101 entries went to two peers as {sent}")
+
+
+def one_in_flight(world: World) -> None:
+    """A proposal is sent at once, not when the period is over."""
+    world.cluster(3)
+    leader = world.elect()
+    world.network.delay_s = 0.001
+    world.pass_time(0.3)
+    began = world.now
+    for _ in range(20):
+        work(world, leader, 1)
+    each = (world.now - began) / 20
+    must(each < 0.01, "commits take a round trip", f"{each * 1000:.1f} ms each")
+
+
+def a_long_tail_to_walk_back(world: World) -> None:
+    """400 entries that nobody else has are replaced in a few round trips."""
+    world.cluster(3)
+    old = world.elect("a")
+    world.separate({"a"})
+    for _ in range(40):
+        work(world, old, 10, wait=False)
+        world.pass_time(0.005)
+    world.pass_time(2.5)
+    new = world.elect()
+    work(world, new, 30)
+    world.lose_held()
+    world.heal()
+    caught_up = world.run_until(world.now + 2, lambda: old.ledger.index >= new.ledger.index)
+    must(caught_up, "members catch up", f"a stands at {old.ledger.index} after 2 s, the leader at {new.ledger.index}")
+
+
+# --- members
+
+
+def a_stranger_answers(world: World) -> None:
+    """A node that is no member answers an append."""
+    world.cluster(3)
+    leader = world.elect("a")
+    world.add_node("x").start()
+    leader.hear("x", AppendReply(leader.engine.term, 1, 2, True, False))
+    world.pass_time(0.1)
+    work(world, leader, 1)
+
+
+def two_changes_at_once(world: World) -> None:
+    """a, alone with two newcomers, makes both voters at once: their majority and the old one do not meet."""
+    world.cluster(3, 2)
+    leader = world.elect("a")
+    world.pass_time(0.3)
+    world.separate({"b", "c"})
+    change_members(world, leader, members("abcd"))
+    change_members(world, leader, members("abcde"))
+    work(world, leader, 3, wait=False)
+    for name in "bc":
+        world.run_until(world.now + 3, lambda: world.nodes["b"].engine.state is State.LEADER or world.nodes["c"].engine.state is State.LEADER)
+        if world.nodes[name].engine.state is State.LEADER:
+            work(world, world.nodes[name], 3, wait=False)
+    world.pass_time(2)
+
+
+def a_change_before_the_terms_first_entry(world: World) -> None:
+    """Ongaro's correction of 2015: without it, a change of a new term and one left over from an old term both count, and do not meet."""
+    world.cluster(4, 1)
+    old = world.elect("a")
+    world.pass_time(0.3)
+    interceptor = Interceptor(world)
+    world.separate({"a", "e"})
+    change_members(world, old, members("abcde"))
+    interceptor.take(lambda source, target, message: isinstance(message, Append) and target == "d")
+    interceptor.take(lambda source, target, message: isinstance(message, VoteRequest) and source in "cd")
+    b = world.nodes["b"]
+    if not world.run_until(world.now + 10, lambda: b.engine.state is State.LEADER):
+        raise Broken("scenario", "b was not elected")
+    change_members(world, b, members("bcd"))
+    work(world, b, 3, wait=False)
+    world.pass_time(0.5)
+    interceptor.rules.clear()
+    world.separate({"b", "c"})
+    for name in "de":
+        for ends in ((name, "a"), ("a", name)):
+            world.network.heal(world.network.link(*(world.nodes[end] for end in ends)))
+    world.pass_time(3)
+    leader = world.leader()
+    if leader is not None and leader.id in "ade":
+        work(world, leader, 3, wait=False)
+    world.pass_time(2)
+
+
+def a_list_only_in_the_log(world: World) -> None:
+    """Nodes start with a list of members in their log that is not applied yet."""
+    world.cluster(3)
+    world.elect()
+
+
+def a_list_that_is_cut_off(world: World) -> None:
+    """A leader alone writes a list, and must forget it with the entry."""
+    world.cluster(3, 1)
+    old = world.elect("a")
+    world.pass_time(0.3)
+    world.separate({"a"})
+    change_members(world, old, members("abcd"))
+    world.pass_time(2.5)
+    work(world, world.elect(), 5)
+    world.heal()
+    world.pass_time(2)
+    must(old.engine.members == members("abc"), "the members are those of the log", f"a still follows {old.engine.members}")
+
+
+# --- elections
+
+
+def a_vote_that_arrives_twice(world: World) -> None:
+    """a has its own vote of five and b's, which arrives twice; c has its own, d's and e's in the same term."""
+    world.cluster(5)
+    interceptor = Interceptor(world)
+
+    def rule(source: str, target: str, message: Any) -> bool:
+        if isinstance(message, VoteRequest):
+            if message.pre:
+                return source != ("a" if world.nodes["a"].engine.term == 1 else "c")
+            return (source == "a" and target in "cde") or (source == "c" and target in "ab")
+        return isinstance(message, Append)
+
+    def double(source: str, target: str, message: Any) -> None:
+        if isinstance(message, VoteReply) and not message.pre and message.granted and target == "a":
+            world.nodes[target].hear(source, message)
+
+    interceptor.take(rule)
+    interceptor.seen = double
+    world.pass_time(6)
+
+
+def a_node_that_comes_back(world: World) -> None:
+    """A node that was cut off for long and returns unseats nobody."""
+    world.cluster(3)
+    leader = world.elect("a")
+    term = leader.engine.term
+    world.pass_time(0.3)
+    world.separate({"c"})
+    world.pass_time(8)
+    world.heal()
+    world.pass_time(3)
+    must(leader.engine.state is State.LEADER and leader.engine.term == term, "a leader stays", f"term {term} ended when c came back")
+
+
+def a_vote_beside_a_leader(world: World) -> None:
+    """c cannot hear the leader, b can: while it does, c gets no vote."""
+    world.cluster(3)
+    world.elect("a")
+    world.pass_time(0.3)
+    for ends in (("a", "c"), ("c", "a")):
+        world.network.cut(world.network.link(*(world.nodes[end] for end in ends)))
+    world.pass_time(4)
+
+
+def a_leader_alone(world: World) -> None:
+    """It steps down when no majority answers for a second."""
+    world.cluster(3)
+    leader = world.elect()
+    world.pass_time(0.3)
+    world.separate({leader.id})
+    world.pass_time(2)
+    must(leader.engine.state is not State.LEADER, "a leader without a majority steps down", f"{leader.id} still believes to lead after 2 s")
+
+
+def a_node_ahead_by_terms(world: World) -> None:
+    """c began elections that nobody saw to the end: it is in a higher term than the leader, who must learn of it."""
+    world.cluster(3)
+    interceptor = Interceptor(world)
+    interceptor.take(lambda source, _, message: isinstance(message, VoteRequest) and (source != "c" or not message.pre))
+    c = world.nodes["c"]
+    world.run_until(world.now + 20, lambda: c.engine.term >= 4)
+    interceptor.rules.clear()
+    world.separate({"c"})
+    interceptor.take(lambda source, _, message: source == "c" and isinstance(message, VoteRequest))
+    leader = world.elect()
+    if leader.engine.term >= c.engine.term:
+        raise Broken("scenario", "the leader's term is not lower")
+    work(world, leader, 3)
+    world.heal()
+    caught_up = world.run_until(world.now + 5, lambda: c.ledger.index >= leader.ledger.index)
+    must(caught_up, "members catch up", f"c stands at {c.ledger.index} after 5 s")
+
+
+# --- leases and reads
+
+
+def late_answers(world: World) -> None:
+    """Answers that were long on their way say when the leader was heard, not that it is heard now."""
+    world.cluster(3)
+    world.elect("a")
+    world.pass_time(0.3)
+    interceptor = Interceptor(world)
+    interceptor.take(lambda source, target, message: target == "a" and isinstance(message, AppendReply))
+    world.pass_time(0.15)
+    world.separate({"a"})
+    world.pass_time(0.7)
+    interceptor.let_go()
+    world.pass_time(2)
+
+
+def a_lease_while_handing_over(world: World) -> None:
+    """b was asked to take over and is elected at once; the old leader hears nothing of it."""
+    world.cluster(3)
+    leader = world.elect("a")
+    world.pass_time(0.3)
+    for other in "bc":
+        world.network.cut(world.network.link(world.nodes[other], leader))
+    assert leader.engine.transfer("b")
+    leader.wake()
+    world.pass_time(2)
+
+
+def a_read_at_a_deposed_leader(world: World) -> None:
+    """A leader that was replaced without knowing answers no read."""
+    world.cluster(3)
+    old = world.elect("a")
+    world.pass_time(0.3)
+    world.separate({"a"})
+    others = [world.nodes["b"], world.nodes["c"]]
+    world.run_until(world.now + 5, lambda: any(node.engine.leads_since_applied for node in others))
+    new = next(node for node in others if node.engine.state is State.LEADER)
+    work(world, new, 3)
+    must(old.engine.state is State.LEADER, "scenario", "a no longer believes to lead")
+    old.read()
+    world.pass_time(0.5)
+
+
+class Scenario(NamedTuple):
+    run: Callable[[World], None]
+    promise: str  # what breaks without the mend
+    settings: Settings = DEFAULT_SETTINGS
+
+
+SLOW_FALL_BACK = Settings(fallback_s=3.0)
+
+SCENARIOS: dict[str, Scenario] = {
+    "trim_appends": Scenario(a_repeated_append, "no committed entry is lost"),
+    "hold_commit": Scenario(a_notice_over_an_unverified_tail, "the same ledger at the same index"),
+    "tag_replies": Scenario(an_answer_of_an_old_term, "a match index lies in the follower's log"),
+    "drop_strangers": Scenario(a_stranger_answers, "no error"),
+    "count_votes_once": Scenario(a_vote_that_arrives_twice, "one leader a term"),
+    "one_change_at_a_time": Scenario(two_changes_at_once, "no committed entry is lost"),
+    "change_after_first_entry": Scenario(a_change_before_the_terms_first_entry, "no committed entry is lost"),
+    "members_from_log": Scenario(a_list_only_in_the_log, "it recovers"),
+    "roll_back_members": Scenario(a_list_that_is_cut_off, "the members are those of the log"),
+    "own_appends": Scenario(a_large_entry, "every entry is replicated"),
+    "send_at_once": Scenario(one_in_flight, "commits take a round trip"),
+    "keep_sending_position": Scenario(a_stream_of_answers, "an entry is sent once"),
+    "count_only_synced": Scenario(an_entry_only_in_memory, "committed is durable on a majority"),
+    "conflict_hint": Scenario(a_long_tail_to_walk_back, "members catch up"),
+    "pre_vote": Scenario(a_node_that_comes_back, "a leader stays"),
+    "refuse_votes": Scenario(a_vote_beside_a_leader, "leases are disjoint"),
+    "fall_back": Scenario(a_leader_alone, "a leader without a majority steps down"),
+    "answer_old_terms": Scenario(a_node_ahead_by_terms, "members catch up"),
+    "lease_from_sending": Scenario(late_answers, "leases are disjoint"),
+    "lease_ends_with_transfer": Scenario(a_lease_while_handing_over, "leases are disjoint"),
+    "read_by_round": Scenario(a_read_at_a_deposed_leader, "reads see what was acknowledged before", SLOW_FALL_BACK),
+}
