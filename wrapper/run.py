@@ -227,6 +227,7 @@ class Wrapper:
         return False
 
     def _retry_at(self, try_n: int, outcome: Outcome) -> int | None:
+        """When the next try is due; None if there is none. Adds to the outcome, which the attempt ends with then, that time was too short."""
         if outcome.state == "lost" and outcome.reason == LEASE_OVER:
             return None
         if not retry.wants_retry(self.spec, try_n=try_n, state=outcome.state, exit_code=outcome.exit_code, signal=outcome.signal):
