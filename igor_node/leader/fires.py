@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from igor_node.leader.reign import Reign
+from igor_node.leader.reign import JUMP, Reign
 from igor_node.ledger import queries
 from igor_node.ledger.commands import Done, Fire, FireRuns, ResumeJobs, Stretch
 from igor_node.ledger.queries import JobRow, LiveRun
@@ -27,6 +27,7 @@ FIRES_A_BATCH = 1_000  # with names as long as they may be an entry stays under 
 JOBS_A_BATCH = 1_000
 JOBS_A_TURN = 200  # read before other tasks of the event loop get a turn
 IDLE = 60 * SECOND  # with nothing to do: also the longest time for which a stepped clock goes unnoticed
+JUMP_PAUSE_S = 0.2  # until timekeeping has handed over, or has taken the new time for good
 RETRY = SECOND // 2  # after a refusal
 TOPICS = ("jobs", "projects")
 
@@ -57,6 +58,9 @@ class FiresLoop:
         while True:
             if self._stale or reign.changes.last(TOPICS) > self._read_at:
                 await self._read_jobs()
+            if abs(reign.wall_jump()) > JUMP:
+                await reign.clock.sleep(JUMP_PAUSE_S)
+                continue
             await self._end_pauses()
             now = reign.clock.now()
             due = self._take_due(now)

@@ -28,6 +28,7 @@ from igor_node.leader.renewal import is_renewal_token
 from igor_node.ledger import queries
 from igor_node.ledger.commands import NodeChanged, Refused, RegisterNode, ReportEvents
 from igor_node.ledger.queries import AttemptRow, NodeRow, OpenAttempt
+from igor_node.rules.node_loss import fallen_silent
 from igor_node.stream import (
     EVENTS_PER_REPORT,
     FRAME_LIMIT_BYTES,
@@ -202,7 +203,8 @@ class Hub:
             by_node.setdefault(attempt.node, []).append(attempt)
         for node, rows in by_node.items():
             stream = self._streams.get(node)
-            if stream is not None:
+            # To hand out counts a lease anew, so what is silent is told nothing: else sending again to the dead would keep them alive for ever.
+            if stream is not None and not fallen_silent(stream.heard_mono, self.reign.clock.monotonic_ns()):
                 self._tell(stream, rows)
 
     def _tell(self, stream: _Stream, rows: Sequence[OpenAttempt]) -> None:

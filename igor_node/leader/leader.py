@@ -84,8 +84,8 @@ class Leader:
                 group.create_task(self._until_lost(reign.term), name="until the leadership is lost")
                 for name, make in loops:
                     group.create_task(self._keep_going(name, make), name=name)
-        except* Deposed as deposed:
-            log.info("%s", deposed.exceptions[0])
+        except* (Deposed, Halted) as over:
+            log.info("%s", over.exceptions[0])
 
     async def _until_lost(self, term: Term) -> None:
         await self._replica.lost(term)

@@ -21,14 +21,14 @@ from igor_node.ledger.commands import AssignStages, Done, ExplainWaits, Placemen
 from igor_node.ledger.queries import NodeRow, WaitingStage
 from igor_node.rules.fires import LOOKAHEAD
 from igor_node.rules.placement import Assign, Demand, NodeView, place, take
-from igor_node.words import SECOND, NodeState
+from igor_node.words import SECOND, NodeState, RunState
 
 PLACEMENTS_A_BATCH = 500  # with names and reasons as long as they may be an entry stays under 1 MiB
 STAGES_A_LOOK = 200
 EXPLAINED_A_SECOND = 200  # reasons change often under load, and people read them one at a time
 REASON_LIMIT = 500  # characters
 SETTLE_S = 1.0  # of a new term: nodes that are up get so long to open their streams, so that the first one does not get everything
-IDLE_S = 5.0
+IDLE = 5 * SECOND
 RETRY_S = 0.2  # after a refusal: the view was old
 
 TOPICS = ("stages", "nodes", "attempts", "runs", "jobs")
@@ -108,11 +108,11 @@ class PlacementLoop:
         return bool(refused)
 
     async def _explain(self, waiting: Sequence[WaitingStage], reasons: dict[tuple[str, str], str]) -> bool:
-        """Puts changed reasons into the ledger, at most some a second; True if some are left for later."""
-        changed = [one for one in waiting if reasons.get((one.run, one.stage), one.reason) != one.reason]
-        now = self._reign.clock.monotonic_ns()
-        if changed and now - self._explained_at >= SECOND:
-            self._explained_at = now
+        """Puts changed reasons into the ledger, at most some a second; True if some are left. It also makes runs `queued` whose time came."""
+        now, mono = self._reign.clock.now(), self._reign.clock.monotonic_ns()
+        changed = [one for one in waiting if (one.run, one.stage) in reasons and _is_news(one, reasons[one.run, one.stage], now)]
+        if changed and mono - self._explained_at >= SECOND:
+            self._explained_at = mono
             batch, changed = changed[:EXPLAINED_A_SECOND], changed[EXPLAINED_A_SECOND:]
             waits = tuple(WaitReason(run=one.run, stage=one.stage, reason=reasons[one.run, one.stage]) for one in batch)
             await self._reign.propose(ExplainWaits(waits=waits))
@@ -122,7 +122,9 @@ class PlacementLoop:
         if refused:
             return await self._reign.clock.sleep(RETRY_S)
         now = self._reign.clock.now()
-        seconds = IDLE_S if picture.next_due is None else min(IDLE_S, (picture.next_due - LOOKAHEAD - now) / SECOND)
+        moments = [now + IDLE] + [one.due_at for one in picture.waiting if one.due_at > now]
+        moments += [] if picture.next_due is None else [picture.next_due - LOOKAHEAD]
+        seconds = (min(moments) - now) / SECOND
         await self._woken(picture.index, min(seconds, 1.0) if unexplained else seconds)
 
     async def _woken(self, index: int, seconds: float) -> None:
@@ -162,6 +164,10 @@ def decide(waiting: Sequence[WaitingStage], nodes: Sequence[NodeView], key: byte
         else:
             reasons[stage.run, stage.stage] = _bounded(answer.reason)
     return placements, reasons
+
+
+def _is_news(stage: WaitingStage, reason: str, now: int) -> bool:
+    return reason != stage.reason or (stage.run_state == RunState.SCHEDULED and stage.due_at <= now)
 
 
 def _placement(stage: WaitingStage, answer: Assign, key: bytes) -> Placement:

@@ -24,7 +24,8 @@ class Pause:
         return self.resumed_at is not None and scheduled_at <= self.resumed_at
 
     def in_words(self) -> str:
-        return f"paused: {self.reason}" if self.reason else "paused"
+        """The reason of its fires' record. Always the same, so that one pause is one record; who paused it and why stands with the job."""
+        return "paused"
 
 
 def is_paused(*, paused: bool, until: int | None, scheduled_at: int) -> bool:

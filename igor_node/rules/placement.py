@@ -101,7 +101,7 @@ def _lacking(constraints: Mapping[str, str], node: NodeView) -> str | None:
 
 
 def _in_words(refused: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{_names(sorted(names))} {why}" for why, names in sorted(refused.items()))
+    return "; ".join(f"{_names(sorted(names))} {why}" for why, names in sorted(refused.items(), key=lambda item: sorted(item[1])))
 
 
 def _names(names: Iterable[str]) -> str:

@@ -210,9 +210,18 @@ class FakeNode:
         open_attempts = tuple(name for name, events in self.known.items() if self.acked.get(name, 0) < len(events) or not _ended(events))
         self._put(
             stream.Hello(
-                protocol=stream.PROTOCOL, node=self.id, name=self.name, address=f"http://{self.name}:1", labels={}, slots=self.slots, version="1",
-                cluster="c", boot_id="b", term=0, attempts=open_attempts,
-            )  # fmt: skip
+                protocol=stream.PROTOCOL,
+                node=self.id,
+                name=self.name,
+                address=f"http://{self.name}:1",
+                labels={},
+                slots=self.slots,
+                version="1",
+                cluster="c",
+                boot_id="b",
+                term=0,
+                attempts=open_attempts,
+            )
         )
         beats = self.spawn(self._beat())
         for name in open_attempts:
@@ -412,9 +421,7 @@ class World:
 
     def runs(self, job: str = "p/j") -> list[tuple[int | None, str, str]]:
         """(scheduled second after START, state, reason) of all runs, in the order of their scheduled time."""
-        rows = self.query(
-            lambda c: c.execute("SELECT scheduled_at, state, reason FROM runs WHERE job = ? ORDER BY order_at, id", (job,)).fetchall()
-        )
+        rows = self.query(lambda c: c.execute("SELECT scheduled_at, state, reason FROM runs WHERE job = ? ORDER BY order_at, id", (job,)).fetchall())
         return [(None if at is None else (at - START) // SECOND, state, reason) for at, state, reason in rows]
 
     def states(self, job: str = "p/j") -> list[tuple[int | None, str]]:
