@@ -120,17 +120,26 @@ def answer(error: BaseException) -> web.Response:
 
 @web.middleware
 async def middleware(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-    """Outermost: whatever leaves a handler as an exception becomes a problem; only the unforeseen is logged."""
+    """Outermost: whatever leaves a handler as an exception becomes a problem; only the unforeseen is logged. Where a stream had begun, its
+    connection is broken off, so that its reader sees that this was not the end."""
     try:
         return await handler(request)
-    except (IgorError, NotLeader, Unknown, Halted) as error:
-        return answer(error)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return answer(error)
+        return refuse(request, error)
+    except (IgorError, NotLeader, Unknown, Halted) as error:
+        return refuse(request, error)
     except ConnectionResetError:
         raise
     except Exception as error:  # the edge of a request's task
         log.exception("while answering %s %s", request.method, request.path)
+        return refuse(request, error)
+
+
+def refuse(request: web.Request, error: Exception) -> web.Response:
+    if request.writer.output_size == 0:
         return answer(error)
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError(str(error))

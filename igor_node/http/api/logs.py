@@ -29,6 +29,7 @@ from igor_node.ledger import queries
 from igor_node.words import RUN_ENDS, STAGE_ENDS, Malformed, NotFound, Role, TryState, Unavailable, format_instant
 
 PIECE_WITHIN_S = 5.0
+MOVED_READS = 3  # a folder moves once, and may be removed after
 HELD_S = 2.0  # a line without its end
 AWAY_S = 1.0  # between two questions to a node that cannot be reached
 TOPICS = ("runs", "stages", "attempts")
@@ -201,7 +202,7 @@ def line_json(part: Part, line: LineView, after: int) -> dict[str, Any]:
 async def read_piece(call: Call, part: Part, offset: int, limit: int) -> PieceView:
     """From this machine, or from the node that has it."""
     if part.node == call.services.me.id:
-        return await call.services.logs.read(part.attempt_id, part.try_n, offset, limit)
+        return await local_piece(call, part.attempt_id, part.try_n, offset, limit)
     address = await node_address(call, part)
     asked = urlencode({"attempt": part.attempt_id, "try": part.try_n, "offset": offset, "limit": limit})
     try:
@@ -315,7 +316,17 @@ async def next_piece(call: Call, part: Part | None, offset: int) -> tuple[PieceV
 async def node_logs(call: Call) -> Any:
     """A piece of output that lies on this machine."""
     query: NodeLogsQuery = call.query
-    return await call.services.logs.read(query.attempt, query.try_n, query.offset, query.limit)
+    return await local_piece(call, query.attempt, query.try_n, query.offset, query.limit)
+
+
+async def local_piece(call: Call, attempt: str, try_n: int, offset: int, limit: int) -> PieceView:
+    """An attempt's folder moves once, when it has ended: a read that met that moment is repeated."""
+    for _ in range(MOVED_READS):
+        try:
+            return await call.services.logs.read(attempt, try_n, offset, limit)
+        except FileNotFoundError:
+            continue
+    raise NotFound(f"the output of {attempt}, try {try_n} is no longer here")
 
 
 ROUTES = (

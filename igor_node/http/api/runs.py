@@ -16,7 +16,7 @@ from igor_node.http.routes import RUN, Route, Struct, Where
 from igor_node.ledger import commands, queries
 from igor_node.rules import audit as rule
 from igor_node.rules.timetable import JobTimetable
-from igor_node.words import SECOND, Instant, Malformed, NotFound, Role, parse_instant
+from igor_node.words import RUN_ENDS, SECOND, Instant, Malformed, NotFound, Role, parse_instant
 
 AUDIT_SPAN = 24 * 3600 * SECOND  # without `from`: the last day
 NEVER = JobTimetable(Job(project="", name="", stages=()))  # of a job that is not defined
@@ -84,7 +84,7 @@ def why_json(why: queries.Why, run: dict[str, Any]) -> dict[str, Any]:
     several = len(why.stages) > 1
     reasons += [f"stage {name} is {state}: {reason}" if several else reason for name, state, reason in why.stages if reason]
     if not reasons:
-        reasons = [f"the run is {why.state}"]
+        reasons = [f"the run ended: {why.state}" if why.state in RUN_ENDS else f"the run is {why.state}"]
     return {
         "run": why.run,
         "job": run["job"],

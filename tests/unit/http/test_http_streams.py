@@ -244,6 +244,39 @@ async def test_output_that_is_gone_is_404(world: World) -> None:
     assert (await world.ask("GET", f"/v1/runs/{running.run}/logs")).status == 404
 
 
+async def test_a_folder_that_moves_meanwhile_is_read_where_it_is_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that ends is put away: a reader may look for its files a moment too early."""
+    running = await start(world, "n1")
+    running.begin().append("line")
+    output = world.leader.output
+    original, moved = output.read, [True]
+
+    async def read(attempt: str, try_n: int, offset: int, limit: int) -> Any:
+        if moved:
+            moved.clear()
+            raise FileNotFoundError(attempt)
+        return await original(attempt, try_n, offset, limit)
+
+    monkeypatch.setattr(output, "read", read)
+    page = (await world.ask("GET", f"/v1/runs/{running.run}/logs")).value
+    assert [item["text"] for item in page["items"]] == ["line"]
+
+
+async def test_a_fault_behind_the_beginning_breaks_the_stream_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer has begun, so it cannot become a problem; its reader must not take it for whole."""
+    running = await start(world, "n1")
+    running.begin().append("line")
+    async with follow_log(world, running.run) as log:
+        assert (await log.line())["text"] == "line"
+
+        async def read(*arguments: Any) -> Any:
+            raise RuntimeError("a fault of our own")
+
+        monkeypatch.setattr(world.leader.output, "read", read)
+        with pytest.raises(aiohttp.ClientError):
+            await asyncio.wait_for(log.answer.content.read(), 5)
+
+
 class Lines(Stream):
     async def line(self) -> Any:
         async with asyncio.timeout(5):
