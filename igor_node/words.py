@@ -44,6 +44,7 @@ AttemptId = NewType("AttemptId", str)
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
 
+_last_id = 0
 _ALPHABET = "0123456789abcdefghijklmnopqrstuv"  # base 32, in the order of ASCII: ids sort by time
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -265,8 +266,12 @@ ERROR_BY_NAME: dict[str, type[IgorError]] = {error.__name__: error for error in 
 
 
 def new_id(now: Instant) -> str:
-    """A time-ordered id of 20 characters: 10 of milliseconds since the epoch, 10 of chance (50 bits)."""
+    """A time-ordered id of 20 characters: 10 of milliseconds since the epoch, 10 of chance (50 bits). Ids made here one after the other sort so."""
+    global _last_id
     value = (now // MILLISECOND) << 50 | secrets.randbits(50)
+    if value <= _last_id and value >> 50 == _last_id >> 50:
+        value = _last_id + 1 + secrets.randbits(20)
+    _last_id = value
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(95, -1, -5))
 
 

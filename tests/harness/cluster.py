@@ -231,7 +231,7 @@ class Cluster:
             if problem.status != 404:
                 raise
             condition = {"If-None-Match": "*"}
-        return self.api("PUT", f"/v1/projects/{project}", {"definitions": objects, "sources": {}, "artifact": None}, headers=condition)
+        return self.api("PUT", f"/v1/projects/{project}", {"definitions": objects, "sources": {}, "artifact": None, "prune": True}, headers=condition)
 
     def status(self) -> Any:
         return self.api("GET", "/v1/cluster")

@@ -8,7 +8,8 @@ import { Live, empty, icon, state, stateClass, when } from './shared.js';
 
 const HOUR_MS = 3_600_000;
 const SPAN_H = 12;
-const BUCKET_MS = HOUR_MS / 4;
+const LIMIT = 1000; // of the lists behind the strip: where more was to be had the strip shows a shorter time instead
+const BUCKETS = 96;
 const QUEUED_LONG_S = 600;
 const BAD = new Set(['failed', 'timed_out', 'lost', 'missed']);
 
@@ -18,8 +19,8 @@ class Home extends Live {
   async load() {
     const since = new Date(Date.now() - SPAN_H * HOUR_MS).toISOString();
     const [jobs, recent, running, queued, upcoming] = await Promise.all([
-      get('/v1/jobs', { limit: 1000 }), get('/v1/runs', { limit: 1000, since }), get('/v1/runs', { state: 'running', limit: 100 }),
-      get('/v1/runs', { state: 'queued', limit: 100 }), get('/v1/upcoming', { hours: SPAN_H, limit: 1000 }),
+      get('/v1/jobs', { limit: 1000 }), get('/v1/runs', { limit: LIMIT, since }), get('/v1/runs', { state: 'running', limit: 100 }),
+      get('/v1/runs', { state: 'queued', limit: 100 }), get('/v1/upcoming', { hours: SPAN_H, limit: LIMIT }),
     ]);
     return { jobs: jobs.items, recent: recent.items, running: running.items, queued: queued.items, upcoming: upcoming.items };
   }
@@ -51,29 +52,33 @@ class Home extends Live {
   }
 
   strip() {
-    const start = Math.floor((Date.now() - SPAN_H * HOUR_MS) / BUCKET_MS) * BUCKET_MS;
-    const count = (2 * SPAN_H * HOUR_MS) / BUCKET_MS;
-    const buckets = Array.from({ length: count }, () => ({}));
+    const now = Date.now();
+    const { recent, upcoming } = this.data;
+    const cut = (list, name) => (list.length < LIMIT ? SPAN_H * HOUR_MS : Math.abs(Date.parse(list.at(-1)[name]) - now));
+    const span = Math.max(60_000, Math.min(SPAN_H * HOUR_MS, cut(recent, 'created_at'), cut(upcoming, 'scheduled_time')));
+    const wide = 960 / BUCKETS;
+    const size = (2 * span) / BUCKETS;
+    const start = now - span;
+    const buckets = Array.from({ length: BUCKETS }, () => ({}));
     const put = (text, kind) => {
-      const at = Math.floor((Date.parse(text) - start) / BUCKET_MS);
-      if (at >= 0 && at < count) buckets[at][kind] = (buckets[at][kind] || 0) + 1;
+      const at = Math.floor((Date.parse(text) - start) / size);
+      if (at >= 0 && at < BUCKETS) buckets[at][kind] = (buckets[at][kind] || 0) + 1;
     };
-    for (const run of this.data.recent) put(run.scheduled_time || run.created_at, stateClass(run.state));
+    for (const run of this.data.recent) if (run.state !== 'scheduled') put(run.scheduled_time || run.created_at, stateClass(run.state));
     for (const fire of this.data.upcoming) put(fire.scheduled_time, 'next');
     const most = Math.max(1, ...buckets.map((bucket) => Object.values(bucket).reduce((a, b) => a + b, 0)));
-    const wide = 960 / count;
     const bars = buckets.flatMap((bucket, at) => {
       let top = 52;
       return Object.entries(bucket).map(([kind, number]) => {
         const high = (48 * number) / most;
         top -= high;
-        return svg`<rect class=${kind} x=${at * wide + 0.5} y=${top} width=${wide - 1.5} height=${high}><title>${number} ${kind === 'next' ? 'expected' : 'runs'}, ${new Date(start + at * BUCKET_MS).toISOString().slice(11, 16)} UTC</title></rect>`;
+        return svg`<rect class=${kind} x=${at * wide + 0.5} y=${top} width=${wide - 1.5} height=${high}><title>${number} ${kind === 'next' ? 'expected' : 'runs'}, ${new Date(start + at * size).toISOString().slice(11, 19)} UTC</title></rect>`;
       });
     });
-    const now = ((Date.now() - start) / BUCKET_MS) * wide;
-    return html`<a href=${link(['runs'])} class="card tile" aria-label="Runs of the last 12 hours and fires of the next 12 hours">
-      <svg class="strip" viewBox="0 0 960 70" preserveAspectRatio="none" role="img" aria-hidden="true">${bars}<line x1=${now} x2=${now} y1="0" y2="54"></line></svg>
-      <span class="quiet">Last ${SPAN_H} h by state, next ${SPAN_H} h as expected (dashed); up to ${most} a quarter of an hour</span></a>`;
+    const words = duration(span / 1000);
+    return html`<a href=${link(['runs'])} class="card tile" aria-label="Runs of the last ${words} and fires of the next ${words}">
+      <svg class="strip" viewBox="0 0 960 70" preserveAspectRatio="none" role="img" aria-hidden="true">${bars}<line x1="480" x2="480" y1="0" y2="54"></line></svg>
+      <span class="quiet">The last ${words} by state, the next ${words} as expected (dashed); a bar is ${duration(size / 1000)}, the highest ${most}</span></a>`;
   }
 
   tiles() {
@@ -91,6 +96,12 @@ class Home extends Live {
     </div>`;
   }
 
+  /** The next fire of each job. */
+  next() {
+    const seen = new Set();
+    return this.data.upcoming.filter((fire) => Date.parse(fire.scheduled_time) > Date.now() && !seen.has(fire.job) && seen.add(fire.job));
+  }
+
   view() {
     const needs = this.attention();
     if (!this.data.jobs.length) return html`<h1>Home</h1>${this.sentence(0)}${empty('Push a folder of definitions:', 'igor push jobdefs/')}`;
@@ -106,7 +117,7 @@ class Home extends Live {
           <td class="number" data-name="For">${duration(between(run.started_at))}</td><td data-name="Node">${run.stages?.[0]?.attempts?.at(-1)?.node || '–'}</td>
           <td data-name="Run"><a class="main mono" href=${runLink(run.id)}>${run.id}</a></td></tr>`)}</tbody></table>` : html`<p class="quiet">Nothing runs at this moment.</p>`}
       <h2>Next</h2>
-      ${this.data.upcoming.length ? html`<table class="stack"><tbody>${this.data.upcoming.slice(0, 8).map((fire) => html`<tr><td class="nowrap">${when(fire.scheduled_time)}</td>
+      ${this.data.upcoming.length ? html`<table class="stack"><tbody>${this.next().slice(0, 8).map((fire) => html`<tr><td class="nowrap">${when(fire.scheduled_time)}</td>
         <td class="nowrap">${relative(fire.scheduled_time)}</td><td><a href=${jobLink(fire.job)}>${fire.job}</a></td></tr>`)}</tbody></table>` : html`<p class="quiet">No fire in the next ${SPAN_H} hours.</p>`}`;
   }
 }

@@ -49,7 +49,7 @@ class Job extends Live {
           <button @click=${() => pauseOrResume(job, () => this.refresh())}>${icon(job.paused ? 'play' : 'pause')}${job.paused ? 'Resume' : 'Pause'}</button></div></div>
       ${job.paused ? html`<div class="banner">${icon('circle-pause')}<span>Paused${job.pause_reason ? `: ${job.pause_reason}` : ''}${job.paused_until ? html`, until ${when(job.paused_until)}` : nothing}. Its fires are recorded as skipped.</span></div>` : nothing}
       <dl class="facts card">
-        <dt>Schedule</dt><dd>${job.schedule || 'on demand only'}</dd>
+        <dt>Schedule</dt><dd>${job.schedule.join(', ') || 'on demand only'}</dd>
         ${job.paused || !job.next_fires?.length ? nothing : html`<dt>Next fires</dt><dd>${job.next_fires.slice(0, 3).map((fire, at) => html`${at ? ', ' : ''}${when(fire)} <span class="quiet">(${relative(fire)})</span>`)}</dd>`}
         <dt>Overlap</dt><dd>${job.overlap || 'queue'}</dd>
         ${job.owner ? html`<dt>Owner</dt><dd>${job.owner}</dd>` : nothing}

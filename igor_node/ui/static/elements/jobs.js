@@ -5,8 +5,10 @@ import { get, jobPath, post } from '../app/api.js';
 import { jobLink, setQuery } from '../app/route.js';
 import { relative } from '../app/time.js';
 import { confirm, runNow } from './dialogs.js';
-import { Live, empty, icon, spark, state, toast } from './shared.js';
+import { ENDS, Live, empty, icon, spark, state, toast } from './shared.js';
 
+/** The newest of the last runs that has ended. */
+const lastEnded = (job) => job.last_runs.findLast((run) => ENDS.has(run.state));
 const SHOWN = 300; // rows drawn at once; the filter narrows down the rest
 
 /** Asks, then pauses or resumes. */
@@ -46,7 +48,7 @@ class Jobs extends Live {
       if (word.startsWith('tag:')) return (job.tags || []).some((tag) => tag.toLowerCase() === word.slice(4));
       if (word.startsWith('owner:')) return (job.owner || '').toLowerCase() === word.slice(6);
       if (word === 'state:paused') return job.paused;
-      if (word === 'state:failing') return ['failed', 'timed_out', 'lost'].includes(job.last_runs?.at(-1)?.state);
+      if (word === 'state:failing') return ['failed', 'timed_out', 'lost', 'missed'].includes(lastEnded(job)?.state);
       return job.id.toLowerCase().includes(word) || (job.description || '').toLowerCase().includes(word);
     });
   }
@@ -62,9 +64,9 @@ class Jobs extends Live {
       <table class="stack"><thead><tr><th>Job</th><th>Schedule</th><th>Next</th><th>Last</th><th>Last runs</th><th><span class="visually-hidden">Actions</span></th></tr></thead><tbody>
       ${jobs.slice(0, SHOWN).map((job) => html`<tr>
         <td><a class="main" href=${jobLink(job.id)}>${job.id}</a>${job.description ? html`<br /><small class="quiet">${job.description}</small>` : nothing}</td>
-        <td data-name="Schedule">${job.schedule || html`<span class="quiet">on demand</span>`}</td>
-        <td class="nowrap" data-name="Next">${job.paused ? html`<span class="state warn">${icon('circle-pause')}paused</span>` : job.next ? html`<time title=${job.next} datetime=${job.next}>${relative(job.next)}</time>` : '–'}</td>
-        <td data-name="Last">${job.last ? state(job.last.state) : '–'}</td>
+        <td data-name="Schedule">${job.schedule.join(', ') || html`<span class="quiet">on demand</span>`}</td>
+        <td class="nowrap" data-name="Next">${job.paused ? html`<span class="state warn">${icon('circle-pause')}paused</span>` : job.next_fire ? html`<time title=${job.next_fire} datetime=${job.next_fire}>${relative(job.next_fire)}</time>` : '–'}</td>
+        <td data-name="Last">${lastEnded(job) ? state(lastEnded(job).state) : '–'}</td>
         <td data-name="Last runs">${spark(job.last_runs)}</td>
         <td><div class="actions"><button @click=${() => runNow(job.id)} aria-label="Run ${job.id} now">${icon('play')}Run</button>
           <button @click=${() => pauseOrResume(job, () => this.refresh())} aria-label="${job.paused ? 'Resume' : 'Pause'} ${job.id}">${icon(job.paused ? 'play' : 'pause')}${job.paused ? 'Resume' : 'Pause'}</button></div></td></tr>`)}

@@ -1,7 +1,7 @@
 /** What several elements draw alike: states, icons, links, copy buttons, confirmations, toasts. */
 
 import { html, nothing, LitElement } from '../vendor/lit.js';
-import { moment, relative } from '../app/time.js';
+import { between, duration, moment, relative } from '../app/time.js';
 import { listen } from '../app/live.js';
 
 const ICONS = new URL('../vendor/icons.svg', import.meta.url).pathname;
@@ -137,11 +137,11 @@ export class Live extends LitElement {
   }
 }
 
-/** Bars of the last runs: height is duration, colour is state. @param {Array<{id: string, state: string, duration_s: number|null}>} runs */
+/** Bars of the last runs: height is duration, colour is state. @param {Array<{id: string, state: string, started_at: string|null, ended_at: string|null}>} runs */
 export function spark(runs) {
   if (!runs || !runs.length) return html`<span class="quiet">–</span>`;
-  const longest = Math.max(...runs.map((run) => run.duration_s || 0), 0.001);
-  return html`<span class="spark">${runs.map((run) => html`<a class=${stateClass(run.state)} href="#/run/${run.id}"
-    title="${run.state}${run.duration_s === null || run.duration_s === undefined ? '' : `, ${run.duration_s.toFixed(1)} s`}" aria-label="run ${run.state}"
-    .style=${`height:${Math.round(4 + 20 * (run.duration_s || 0) / longest)}px`}></a>`)}</span>`;
+  const took = runs.map((run) => (run.started_at ? between(run.started_at, run.ended_at) : 0));
+  const longest = Math.max(...took, 0.001);
+  return html`<span class="spark">${runs.map((run, at) => html`<a class=${stateClass(run.state)} href="#/run/${run.id}" title="${run.state}, ${duration(took[at])}"
+    aria-label="run ${run.state}" .style=${`height:${Math.round(4 + (20 * took[at]) / longest)}px`}></a>`)}</span>`;
 }
