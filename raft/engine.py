@@ -275,10 +275,7 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def has_lease(self) -> bool:
         """Leads, and no other node can have been elected yet. Nothing may rely on it for safety: the log decides."""
-        if self._SyncObj__raftState != _LEADER or (self._handover is not None and self.mends.lease_ends_with_transfer):
-            return False
-        sent = [self._answered_at.get(peer, _NEVER) for peer in self._SyncObj__otherNodes]
-        return gate.lease_holds(sent, self._monotonic(), self.settings.election_min_s * self.settings.lease_share)
+        return self._monotonic() < self.lease_until()
 
     def lease_until(self) -> float:
         """When `has_lease` will be false unless more answers come; for threads that may read only what was published."""
@@ -695,10 +692,11 @@ class Engine(SyncObj):  # type: ignore[misc]
         if not handover.asked:
             self.transferLeadership(handover.successor, handover.note)  # PySyncObj sends it when the other holds all of the log
         if now >= handover.until:
+            self._handover = None
             if handover.asked:
                 self._SyncObj__setState(_FOLLOWER)
                 self._SyncObj__raftLeader = None
-            self._handover = None
+                self._step_down(now)
 
     def _stamp(self, now: float) -> int:
         """The number of this sending. Stamped before the sync and the socket: a lease that counts from here is never too long."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -93,8 +93,3 @@ def majority(reached: Sequence[float], own: float) -> float:
         return own
     values = sorted((*reached, own), reverse=True)
     return values[len(values) // 2]
-
-
-def lease_holds(sent: Iterable[float], now: float, span_s: float) -> bool:
-    """A majority has answered appends that were *sent* within the span; each of them refuses votes for longer than that."""
-    return majority(tuple(sent), now) > now - span_s

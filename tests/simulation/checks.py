@@ -85,10 +85,11 @@ class Checks:
         self._leaders()
 
     def _members(self, node: SimNode) -> None:
-        index = node.engine.members_index
-        if index > node.ledger.index and index > node.journal.base.index:
-            if index > node.journal.last_index or node.journal.entry(index).kind != Kind.MEMBERS:
-                self.broken("the members are those of the log", f"{node.id} follows a list of entry {index}, which its log does not hold")
+        index, journal = node.engine.members_index, node.journal
+        if index <= max(node.ledger.index, journal.base.index):
+            return
+        if index > journal.last_index or journal.entry(index).kind != Kind.MEMBERS:
+            self.broken("the members are those of the log", f"{node.id} follows a list of entry {index}, which its log does not hold")
 
     def _new_leader(self, node: SimNode) -> None:
         term = node.engine.term

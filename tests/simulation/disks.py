@@ -107,7 +107,7 @@ class SimDisk:
             kept = new if old is new or chance.random() < 0.5 else old
             if kept is not None and kept not in found.values():
                 found[path] = kept
-        for path, file in sorted(self.files.items()):
+        for _, file in sorted(self.files.items()):
             if file not in found.values() and file in self.durable_files.values():  # a rename that is not durable leaves the old name
                 found[next(name for name, held in self.durable_files.items() if held is file)] = file
         for file in found.values():

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from raft import membership
 from raft.engine import State
-from raft.interface import Member, Members, NotLeader
+from raft.interface import Member, Members
 from raft.messages import Append, AppendReply, VoteReply, VoteRequest
 from raft.settings import DEFAULT_SETTINGS, Settings
 from tests.simulation.checks import Broken
