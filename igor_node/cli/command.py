@@ -149,9 +149,7 @@ def run(program: click.Command, name: str, arguments: Sequence[str] | None = Non
 
 def tell(name: str, problem: words.IgorError) -> int:
     """The words of an error. Faults of definitions come as they are, one line each, so that an editor can jump to them."""
-    faults = problem.faults if isinstance(problem, words.Invalid) else ()
-    for fault in faults:
+    for fault in problem.faults if isinstance(problem, words.Invalid) else ():
         click.echo(fault, err=True)
-    summary = f"{problem.message} ({len(faults)} {'fault' if len(faults) == 1 else 'faults'})" if faults else str(problem)
-    click.echo(f"{name}: {summary}", err=True)
+    click.echo(f"{name}: {problem}", err=True)
     return problem.exit_code

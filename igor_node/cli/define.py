@@ -147,7 +147,7 @@ def push(session: Session, folder: Path, prune: bool, if_version: int | None, so
     body = {"definitions": loaded.objects, "sources": loaded.sources, "artifact": None, "prune": prune, "source": source}
     condition = {"If-Match": f'"{version}"'} if version else {"If-None-Match": "*"}
     pushed = session.client.write("PUT", path, body, headers=condition).value or {}
-    session.thing(pushed, _pushed_lines(pushed), name="version")
+    session.thing(pushed, _pushed_lines(pushed, loaded.project), name="version")
     session.say(f"project {loaded.project} is at version {pushed.get('version')}: {_pushed_summary(pushed)}")
 
 
@@ -159,9 +159,10 @@ def _current_version(session: Session, path: str) -> int:
         return 0
 
 
-def _pushed_lines(pushed: dict[str, Any]) -> list[str]:
+def _pushed_lines(pushed: dict[str, Any], project: str) -> list[str]:
+    """Jobs as `plan` names them: with their project."""
     marks = (("created", "+"), ("changed", "~"), ("removed", "-"))
-    return [f"{mark} {job}" for key, mark in marks for job in pushed.get(key) or []]
+    return [f"{mark} {project}/{job.removeprefix(f'{project}/')}" for key, mark in marks for job in pushed.get(key) or []]
 
 
 def _pushed_summary(pushed: dict[str, Any]) -> str:
