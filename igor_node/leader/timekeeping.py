@@ -1,8 +1,8 @@
 """A leader whose wall clock jumps does not schedule: it says so and hands over (DESIGN §5, Time).
 
 Each second the wall clock's way is compared with that of the clock that never steps. A difference of more than `JUMP` between two looks is a
-jump; slewing and drift are far below it. The fires loop asks before each batch, so nothing is decided by a jumped clock. A leader that is alone cannot hand over: it says so and goes on by its new time, because on a
-single machine there is no other clock to trust.
+jump; slewing and drift are far below it. The fires loop asks before each batch, so nothing is decided by a jumped clock. A leader that is
+alone cannot hand over: it says so and goes on by its new time, because on a single machine there is no other clock to trust.
 """
 
 from __future__ import annotations
