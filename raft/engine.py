@@ -8,37 +8,33 @@ Who calls it: `pump.py` in the Raft thread, and the simulator, both in this orde
     committed(limit), apply, mark_applied(index)             never anything that this disk does not hold
 
 PySyncObj elects, replicates and commits: its functions run as they are (`upstream.py` names them, over a namespace with our clock and chance),
-and see the journal as their log through `_Log` and the outbox as their network through `_Transport`. In front stands `gate.py`. What PySyncObj does
+and see the journal as their log and the outbox as their network through `seams.py`. In front stands `gate.py`. What PySyncObj does
 unsafely is overridden here, each place under a switch of `settings.Mends`; `docs/consensus.md` tells the fault behind each. This is the only file
 that reads or writes attributes named `_SyncObj__…`.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from types import MethodType
 from typing import Any
-from zlib import crc32
 
 import msgspec
 from pysyncobj import SyncObjConf
-from pysyncobj.node import Node
 from pysyncobj.syncobj import SyncObj
 
 from raft import gate, membership, upstream
 from raft.interface import ENTRY_LIMIT_BYTES, Applied, Entry, Halted, Kind, Members, NodeId, NotLeader, Term
 from raft.journal import Journal
+from raft.leadership import NEVER, Handover, Leadership
 from raft.messages import Append, AppendReply, Message, TimeoutNow, VoteReply, VoteRequest
+from raft.seams import JournalAsLog, OutboxAsNetwork, Peer
 from raft.settings import ALL_MENDS, DEFAULT_SETTINGS, Mends, Settings
 
 _FOLLOWER, _CANDIDATE, _LEADER = 0, 1, 2  # PySyncObj's numbers
 _AT_ONCE = -1.0  # an election deadline that has always passed
-_NEVER = -math.inf
-_TIMES_KEPT_S = 5.0  # sending times of appends older than this no longer matter to any lease
 
 
 class State(StrEnum):
@@ -68,100 +64,10 @@ class ReadToken(msgspec.Struct, frozen=True):
     index: int
 
 
-class Peer(Node):  # type: ignore[misc]
-    """A node as PySyncObj wants it. One object a node, hashed by a checksum of its id: sets of peers have one order in every process."""
-
-    def __init__(self, node: NodeId) -> None:
-        super().__init__(node)
-        self._hash = crc32(node.encode())
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-
-class _Log:
-    """The journal as PySyncObj's log. Only the first item (the entry before the kept ones) and the last are ever asked for.
-
-    PySyncObj keeps entries as (command, index, term). What it adds here is its own first entry of a term, or a list of entries of an append,
-    which it takes for one command: it looks at nothing but the index and term of the last.
-    """
-
-    def __init__(self, engine: Engine, journal: Journal, commit: int) -> None:
-        self._engine = engine
-        self._journal = journal
-        self._commit = commit
-
-    def __len__(self) -> int:
-        return self._journal.last_index - self._journal.base.index + 1
-
-    def __getitem__(self, position: int) -> tuple[None, int, Term]:
-        journal = self._journal
-        if position == -1:
-            return None, journal.last_index, journal.last_term
-        assert position == 0
-        return None, journal.base.index, journal.base.term
-
-    def add(self, command: bytes | list[Entry], index: int, term: Term) -> None:
-        self._engine._append(command if isinstance(command, list) else [Entry(index, term, Kind.NOOP, b"")])
-
-    def deleteEntriesFrom(self, position: int) -> None:
-        self._engine._cut(self._journal.base.index + position)
-
-    def setCurrentTerm(self, term: Term, vote: NodeId | None) -> None:
-        self._journal.set_vote(term, vote)
-
-    def getCurrentTerm(self) -> Term:
-        return self._journal.term
-
-    def getVotedForNodeId(self) -> NodeId | None:
-        return self._journal.vote
-
-    def getRaftCommitIndex(self) -> int:
-        return self._commit
-
-    def setRaftCommitIndex(self, index: int) -> None:
-        """Not kept: at a start everything applied is known to be committed, and the leader tells the rest."""
-
-    def onOneSecondTimer(self) -> None:
-        """Nothing to do: the pump syncs."""
-
-
-class _Transport:
-    """The outbox as PySyncObj's network."""
-
-    ready = True
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def send(self, peer: Peer, message: dict[str, Any]) -> None:
-        self._engine._outbox.append((peer.id, self._engine._message(message)))
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if not name.startswith("setOn"):
-            raise AttributeError(name)
-        return lambda *_: None  # callbacks of a network that is none: the driver calls the engine itself
-
-
 class Engine(SyncObj):  # type: ignore[misc]
     """One node's consensus. Not safe for threads: one thread, or none, calls it."""
 
     _SyncObj__newAppendEntriesTime: float  # PySyncObj's: when the next heartbeat is due
-    # Of one leadership.
-    _led_term: Term
-    _must_send: bool  # at the next tick: something was proposed, or a peer can take more
-    _round_wanted: bool  # a read asks every peer whether this node still leads
-    _told_commit: int  # what the newest sending said
-    _seq: int  # of sendings
-    _sent_at: dict[int, float]
-    _answered_at: dict[Peer, float]  # when the newest append that it answered was sent
-    _answered_seq: dict[Peer, int]
-    _rewound: dict[Peer, int]  # the sending at which it was last asked to go back
-    _in_flight: dict[Peer, deque[int]]  # last indexes of appends without an answer
-    _handover: _Handover | None
     # Of followers and candidates.
     _chosen: bool  # an election was agreed on, in advance or by the leader's wish
     _by_transfer: bool
@@ -200,8 +106,9 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._outbox: list[tuple[NodeId, Message]] = []
         self._last_heard: dict[Peer, float] = {}
         self._heard_at = monotonic()  # when a leader was heard: at first the start, for what was promised before it
+        self._lead = Leadership(-1)
+        self._must_send = False  # at the next tick: something was proposed, or a peer can take more
         self._reset_follower()
-        self._reset_leader()
         self._place_journal(applied)
         self._synced = journal.last_index
         self._history = membership.History(applied.index, applied.members)
@@ -221,12 +128,12 @@ class Engine(SyncObj):  # type: ignore[misc]
             leaderFallbackTimeout=settings.fallback_s if self.mends.fall_back else 30.0,
             appendEntriesBatchSizeBytes=2 * ENTRY_LIMIT_BYTES if self.mends.own_appends else 2**16,
         )
-        copies = upstream.copies(self._monotonic, self._chance, _Log(self, self._journal, applied.index))
+        copies = upstream.copies(self._monotonic, self._chance, JournalAsLog(self._journal, applied.index, self._append, self._cut))
         begin = copies.pop("__init__")
         self._upstream_send = MethodType(copies.pop("_SyncObj__sendAppendEntries"), self)
         for name, function in copies.items():
             setattr(self, name, MethodType(function, self))
-        begin(self, self._peer(self.node), [], configuration, transport=_Transport(self))
+        begin(self, self._peer(self.node), [], configuration, transport=OutboxAsNetwork(self._send))
         self._SyncObj__raftLastApplied = applied.index
 
     # --- what others may know
@@ -279,10 +186,9 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def lease_until(self) -> float:
         """When `has_lease` will be false unless more answers come; for threads that may read only what was published."""
-        if self._SyncObj__raftState != _LEADER or (self._handover is not None and self.mends.lease_ends_with_transfer):
-            return _NEVER
-        sent = [self._answered_at.get(peer, _NEVER) for peer in self._SyncObj__otherNodes]
-        return gate.majority(sent, math.inf) + self.settings.election_min_s * self.settings.lease_share
+        if self._SyncObj__raftState != _LEADER or (self._lead.handover is not None and self.mends.lease_ends_with_transfer):
+            return NEVER
+        return self._lead.heard_by_majority(self._SyncObj__otherNodes) + self.settings.election_min_s * self.settings.lease_share
 
     def peers(self) -> dict[NodeId, PeerView]:
         leads = self._SyncObj__raftState == _LEADER
@@ -311,7 +217,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         if self._must_send and self.mends.send_at_once:
             return self._monotonic()
         due = float(self._SyncObj__newAppendEntriesTime)
-        return due if self._handover is None else min(due, self._handover.until)
+        return due if self._lead.handover is None else min(due, self._lead.handover.until)
 
     def take_outbox(self) -> list[tuple[NodeId, Message]]:
         """To be sent, in this order, and only after a sync of the journal."""
@@ -392,16 +298,15 @@ class Engine(SyncObj):  # type: ignore[misc]
         """ReadIndex (Raft thesis 6.4): the next `tick` asks every peer whether this node still leads."""
         if self._SyncObj__raftState != _LEADER:
             raise NotLeader(self.leader)
-        self._round_wanted = self._must_send = True
+        self._lead.round_wanted = self._must_send = True
         # Before the term's first entry is committed the commit index may be behind; that entry follows all that ever was.
-        return ReadToken(self.term, self._seq + 1, max(self._SyncObj__raftCommitIndex, self._SyncObj__noopIDx))
+        return ReadToken(self.term, self._lead.seq + 1, max(self._SyncObj__raftCommitIndex, self._SyncObj__noopIDx))
 
     def read_confirmed(self, token: ReadToken) -> int | None:
         """The index to wait for; None while the answers are out. NotLeader when this leadership has ended."""
         if self._SyncObj__raftState != _LEADER or self.term != token.term:
             raise NotLeader(self.leader)
-        answered = [self._answered_seq.get(peer, 0) for peer in self._SyncObj__otherNodes]
-        if self.mends.read_by_round and gate.majority(answered, math.inf) < token.seq:
+        if self.mends.read_by_round and not self._lead.answered_by_majority(self._SyncObj__otherNodes, token.seq):
             return None
         return token.index
 
@@ -411,14 +316,14 @@ class Engine(SyncObj):  # type: ignore[misc]
         From now on there is no lease and no proposal. When that takes too long the leader goes on if it has not asked the other yet, and steps
         down if it has: that request may still be on its way, and may unseat whoever leads then in this term.
         """
-        if self._SyncObj__raftState != _LEADER or self._handover is not None:
+        if self._SyncObj__raftState != _LEADER or self._lead.handover is not None:
             return False
         match = self._SyncObj__raftMatchIndex
         willing = [peer for peer in self._SyncObj__otherNodes & self._SyncObj__connectedNodes if to is None or peer.id == to]
         if not willing:
             return False
         successor = max(willing, key=lambda peer: (match[peer], peer.id))
-        self._handover = _Handover(successor, self._monotonic() + self.settings.transfer_s)
+        self._lead.handover = Handover(successor, self._monotonic() + self.settings.transfer_s)
         self._must_send = True
         return True
 
@@ -428,7 +333,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         """The link to that node is up. What was on its way before may be lost, so sending goes on behind what it is known to hold."""
         found = self._peer(peer)
         self._SyncObj__onNodeConnected(found)
-        self._in_flight.pop(found, None)
+        self._lead.reconnected(found)
         match = self._SyncObj__raftMatchIndex.get(found, 0)
         if match and self._SyncObj__raftState == _LEADER:
             self._SyncObj__raftNextIndex[found] = match + 1
@@ -527,32 +432,23 @@ class Engine(SyncObj):  # type: ignore[misc]
             return
         if self._SyncObj__raftState != _LEADER:
             return
-        if self.mends.tag_replies and (reply.term != self._SyncObj__raftCurrentTerm or not 0 < reply.seq <= self._seq):
+        if self.mends.tag_replies and (reply.term != self._SyncObj__raftCurrentTerm or not 0 < reply.seq <= self._lead.seq):
             return
-        self._note_answer(peer, reply, now)
-        following = self._SyncObj__raftNextIndex
-        before = following[peer]
-        # Of several answers that ask to go back only the first counts: the others were sent before that was done.
-        reset = reply.reset and reply.seq > self._rewound.get(peer, 0)
+        self._lead.note_answer(peer, reply.seq, None if self.mends.lease_from_sending else now)
+        before = self._SyncObj__raftNextIndex[peer]
+        reset = reply.reset and self._lead.rewinds(peer, reply.seq)
         self._SyncObj__onMessageReceived(peer, {"type": "next_node_idx", "reset": reset, "next_node_idx": reply.next_index, "success": reply.success})
         self._place_next(peer, before, reset=reset)
 
-    def _note_answer(self, peer: Peer, reply: AppendReply, now: float) -> None:
-        sent = self._sent_at.get(reply.seq, _NEVER) if self.mends.lease_from_sending else now
-        self._answered_at[peer] = max(sent, self._answered_at.get(peer, _NEVER))
-        self._answered_seq[peer] = max(reply.seq, self._answered_seq.get(peer, 0))
-
     def _place_next(self, peer: Peer, before: int, *, reset: bool) -> None:
+        """PySyncObj has moved the position to send from; never below what has arrived, nor back over what is on its way."""
         following, match = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex[peer]
-        flying = self._in_flight.setdefault(peer, deque())
         if reset:
             following[peer] = max(match + 1, min(following[peer], self._journal.last_index + 1))
-            self._rewound[peer] = self._seq
-            flying.clear()
+            self._lead.rewound(peer)
         elif following[peer] < before and self.mends.keep_sending_position:
             following[peer] = before
-        while flying and flying[0] <= match:
-            flying.popleft()
+        self._lead.arrived(peer, match)
         if following[peer] <= self._journal.last_index and (self.mends.conflict_hint or not reset):
             self._must_send = True
 
@@ -651,17 +547,10 @@ class Engine(SyncObj):  # type: ignore[misc]
             self._step_down(now)
 
     def _step_down(self, now: float) -> None:
-        self._reset_leader()
+        self._lead = Leadership(-1)
         self._wait_for_election(now)
 
     # --- leading
-
-    def _reset_leader(self) -> None:
-        self._led_term = -1
-        self._must_send = self._round_wanted = False
-        self._told_commit = self._seq = 0
-        self._sent_at, self._answered_at, self._answered_seq, self._rewound, self._in_flight = {}, {}, {}, {}, {}
-        self._handover = None
 
     def _reset_follower(self) -> None:
         self._chosen = self._by_transfer = self._cut_tail = False
@@ -672,8 +561,8 @@ class Engine(SyncObj):  # type: ignore[misc]
     def _check_leads(self) -> None:
         if self._SyncObj__raftState != _LEADER:
             raise NotLeader(self.leader)
-        if self._handover is not None:
-            raise NotLeader(self._handover.successor.id, f"the leadership is being handed over to {self._handover.successor.id}")
+        if self._lead.handover is not None:
+            raise NotLeader(self._lead.handover.successor.id, f"the leadership is being handed over to {self._lead.handover.successor.id}")
 
     def _hold_to_synced(self, committed: int) -> None:
         """PySyncObj counts the leader's own log as it is in memory; a vote for an entry is worth what the disk holds of it."""
@@ -681,37 +570,28 @@ class Engine(SyncObj):  # type: ignore[misc]
             self._SyncObj__raftCommitIndex = max(committed, self._synced)
 
     def _notice_commit(self, now: float) -> None:
-        if self._SyncObj__raftCommitIndex > self._told_commit:
+        if self._SyncObj__raftCommitIndex > self._lead.told_commit:
             due: float = self._SyncObj__newAppendEntriesTime
             self._SyncObj__newAppendEntriesTime = min(due, now + self.settings.commit_notice_s)
 
     def _hand_over(self, now: float) -> None:
-        handover = self._handover
+        handover = self._lead.handover
         if handover is None:
             return
         if not handover.asked:
             self.transferLeadership(handover.successor, handover.note)  # PySyncObj sends it when the other holds all of the log
         if now >= handover.until:
-            self._handover = None
+            self._lead.handover = None
             if handover.asked:
                 self._SyncObj__setState(_FOLLOWER)
                 self._SyncObj__raftLeader = None
                 self._step_down(now)
 
-    def _stamp(self, now: float) -> int:
-        """The number of this sending. Stamped before the sync and the socket: a lease that counts from here is never too long."""
-        self._seq += 1
-        self._sent_at[self._seq] = now
-        oldest = next(iter(self._sent_at))
-        if self._sent_at[oldest] < now - _TIMES_KEPT_S:
-            del self._sent_at[oldest]
-        return self._seq
-
     def _send_entries(self, peer: Peer, seq: int) -> bool:
         """What the peer lacks, in messages of bounded size, as many as may be unanswered. True if anything was sent."""
         journal, settings = self._journal, self.settings
         start, last = self._SyncObj__raftNextIndex[peer], journal.last_index
-        flying = self._in_flight.setdefault(peer, deque())
+        flying = self._lead.in_flight(peer)
         sent = False
         while start <= last and len(flying) < settings.appends_in_flight:
             entries = journal.entries(start, start + settings.append_entries, settings.append_bytes)
@@ -786,6 +666,9 @@ class Engine(SyncObj):  # type: ignore[misc]
             peer = self._peers[node] = Peer(node)
         return peer
 
+    def _send(self, peer: Peer, message: dict[str, Any]) -> None:
+        self._outbox.append((peer.id, self._message(message)))
+
     def _message(self, message: dict[str, Any]) -> Message:
         """What PySyncObj sends by itself, as one of our messages."""
         match message["type"]:
@@ -797,7 +680,7 @@ class Engine(SyncObj):  # type: ignore[misc]
                 return TimeoutNow(message["term"])
             case "append_entries":  # only when PySyncObj's own way of sending runs
                 entries = [self._journal.entry(index) for _, index, _ in message["entries"]]
-                return Append(message["term"], self._seq, message["prevLogIdx"], message["prevLogTerm"], message["commit_index"], entries)
+                return Append(message["term"], self._lead.seq, message["prevLogIdx"], message["prevLogTerm"], message["commit_index"], entries)
         raise AssertionError(f"PySyncObj sent {message['type']!r}, which nothing here should make it do")
 
     # --- in place of PySyncObj's own
@@ -805,14 +688,14 @@ class Engine(SyncObj):  # type: ignore[misc]
     def _SyncObj__sendAppendEntries(self) -> None:
         """No entry beyond what a peer may leave unanswered, none pickled in pieces; a peer that is too far behind is told so."""
         now = self._monotonic()
-        if self._led_term != self._SyncObj__raftCurrentTerm:
-            self._reset_leader()
-            self._led_term = self._SyncObj__raftCurrentTerm
-            self._round_wanted = True
-        everybody = self._round_wanted or now >= self._SyncObj__newAppendEntriesTime
-        self._must_send = self._round_wanted = False
-        self._told_commit = self._SyncObj__raftCommitIndex
-        seq = self._stamp(now)
+        if self._lead.term != self._SyncObj__raftCurrentTerm:
+            self._lead = Leadership(self._SyncObj__raftCurrentTerm)
+            self._lead.round_wanted = True
+        lead = self._lead
+        everybody = lead.round_wanted or now >= self._SyncObj__newAppendEntriesTime
+        self._must_send = lead.round_wanted = False
+        lead.told_commit = self._SyncObj__raftCommitIndex
+        seq = lead.stamp(now)
         if not self.mends.own_appends:
             self._upstream_send()
             return
@@ -855,15 +738,3 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def _SyncObj__tryLogCompaction(self) -> None:
         """The driver compacts, with `compact`."""
-
-
-class _Handover:
-    """A leader's wish to be followed by `successor`; `asked`: PySyncObj has sent it the request."""
-
-    def __init__(self, successor: Peer, until: float) -> None:
-        self.successor = successor
-        self.until = until
-        self.asked = False
-
-    def note(self, _result: None, failure: int) -> None:
-        self.asked = failure == 0
