@@ -65,12 +65,13 @@ def apply_entry(tx: Transaction, data: bytes, term: int, newest_result: str) -> 
     if not 0 <= envelope.at < LATEST:
         return Refused("Malformed", "a command's time lies between the years 1970 and 2252")
     tx.time, tx.term, tx.actor = max(tx.time, envelope.at), term, envelope.actor
-    if (earlier := _earlier(tx, envelope.id, newest_result)) is not None:
-        return _decode_result(earlier)
+    # Age before answer: a result that is old enough to be pruned is never given, whether it has been pruned or not.
     if refused := _unfit(envelope.id, tx.time):
         return refused
+    if (earlier := _earlier(tx, envelope.id, newest_result)) is not None:
+        return _decode_result(earlier)
     result = APPLY[type(envelope.command)](tx, envelope.command)
-    tx.results[envelope.id] = _encode_result(result)
+    tx.answer(envelope.id, _encode_result(result))
     return result
 
 

@@ -18,6 +18,7 @@ KEPT_NS = 24 * 3600 * SECOND  # results and keys at least so long: who asks agai
 
 def prune(tx: Transaction, command: Prune) -> Result:
     """How many of each are gone; `more`: there may be others, ask again."""
+    tx.write_collected()
     runs = _prune_runs(tx, min(command.runs_before, tx.time))
     results_before = min(command.results_before, tx.time - KEPT_NS)
     counts = [

@@ -102,6 +102,7 @@ class Transaction:
         self.last_event = last_event
         self.topics: set[str] = set()  # told to waiters; never iterated here
         self.results: dict[str, bytes] = {}
+        self._unwritten: list[tuple[str, bytes]] = []
         self._events: list[tuple[Any, ...]] = []
         self._specs = specs
         self._slots_used: dict[str, int] = {}
@@ -156,13 +157,23 @@ class Transaction:
     def touch(self, *topics: str) -> None:
         self.topics.update(topics)
 
+    def answer(self, command: str, result: bytes) -> None:
+        """Keeps what a command was answered, for whoever asks again."""
+        self.results[command] = result
+        self._unwritten.append((command, result))
+
     def write_collected(self) -> None:
-        """Events and results of the whole batch, before it commits."""
+        """Events and results so far: when the batch ends, and before a command that looks at their tables.
+
+        Who reads them earlier would see what the batch size makes of them, and batches differ between replicas.
+        """
         if self._events:
             self.topics.add("events")
             self.connection.executemany(schema.INSERT_EVENT, self._events)
-        if self.results:
-            self.connection.executemany(schema.INSERT_RESULT, list(self.results.items()))
+            self._events.clear()
+        if self._unwritten:
+            self.connection.executemany(schema.INSERT_RESULT, self._unwritten)
+            self._unwritten.clear()
 
 
 def in_words(names: Sequence[str], most: int = 5) -> str:

@@ -1,0 +1,117 @@
+"""Reading beside the writer, and waiting for changes."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+import pytest
+
+from igor_node.ledger import queries
+from igor_node.ledger.changes import Changes
+from igor_node.ledger.reads import Reads, ReadsSync
+from igor_node.words import NotFound, TooMany, Unavailable
+from tests.unit.ledger.book import Book, job
+
+
+async def test_a_query_comes_with_the_index_it_was_read_at(book: Book) -> None:
+    """For the header Igor-Index."""
+    book.push(job())
+    reads = Reads(book.path)
+    index, found = await reads.indexed(queries.jobs)
+    assert (index, len(found)) == (1, 1)
+    book.create()
+    assert (await reads.indexed(queries.jobs))[0] == 2
+    reads.close()
+
+
+async def test_many_queries_at_once_share_a_few_threads(book: Book) -> None:
+    """Each answer is whole."""
+    book.push(*(job(f"j{number}") for number in range(50)))
+    reads = Reads(book.path, threads=2)
+    answers = await asyncio.gather(*(reads.query(queries.jobs) for _ in range(40)))
+    assert {len(answer) for answer in answers} == {50}
+    reads.close()
+
+
+async def test_errors_of_a_query_come_through(book: Book) -> None:
+    """NotFound is an answer, and the connection stays good."""
+    reads = Reads(book.path)
+    with pytest.raises(NotFound):
+        await reads.query(lambda c: queries.run(c, "none"))
+    assert (await reads.query(queries.position)).index == 0
+    reads.close()
+
+
+def test_a_reader_cannot_write(book: Book) -> None:
+    """Whatever the query tries."""
+    reads = ReadsSync(book.path)
+    with pytest.raises(sqlite3.OperationalError):
+        reads.query(lambda c: c.execute("DELETE FROM meta"))
+    reads.close()
+
+
+def test_one_query_sees_one_moment(book: Book) -> None:
+    """A commit in between is not seen before the next query."""
+    book.push(job())
+    reads = ReadsSync(book.path)
+
+    def twice(connection: sqlite3.Connection) -> tuple[int, int]:
+        before = queries.position(connection).index
+        book.create()
+        return before, queries.position(connection).index
+
+    assert reads.query(twice) == (1, 1)
+    assert reads.query(queries.position).index == 2
+    reads.close()
+
+
+def test_a_query_that_takes_too_long_is_ended(book: Book) -> None:
+    """Nobody occupies a reader for good."""
+    reads = ReadsSync(book.path, limit_s=0.05)
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(TooMany, match="longer than"):
+        reads.query(lambda c: c.execute(endless).fetchall())
+    assert reads.query(queries.position).index == 0
+    reads.close()
+
+
+def test_no_ledger_is_unavailable(book: Book) -> None:
+    """A node that has none says so."""
+    with pytest.raises(Unavailable):
+        ReadsSync(book.folder / "none.sqlite").query(queries.position)
+
+
+# --- changes
+
+
+async def test_a_change_wakes_those_who_wait_for_its_topic() -> None:
+    """And only those."""
+    changes = Changes()
+    runs = asyncio.create_task(changes.wait(("runs", "stages"), 0))
+    nodes = asyncio.create_task(changes.wait(("nodes",), 0))
+    await asyncio.sleep(0)
+    changes.notify(3, {"stages"})
+    assert await runs == 3
+    assert not nodes.done()
+    changes.notify(4, frozenset({"nodes"}))
+    assert await nodes == 4
+
+
+async def test_what_changed_before_the_wait_is_not_missed() -> None:
+    """Who names an older index is answered at once."""
+    changes = Changes(5)
+    changes.notify(7, {"jobs"})
+    assert await changes.wait(("jobs",), 5) == 7
+    assert await changes.wait(("jobs",), 7, timeout=0.01) == 7
+
+
+async def test_waiting_for_an_index() -> None:
+    """A client's Igor-Index: reached, or not within its time-out."""
+    changes = Changes(1)
+    waiting = asyncio.create_task(changes.reached(3, timeout=10))
+    await asyncio.sleep(0)
+    changes.notify(2, ())
+    changes.notify(3, ())
+    assert await waiting is True
+    assert await changes.reached(4, timeout=0.01) is False
