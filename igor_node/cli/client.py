@@ -32,6 +32,7 @@ PAUSE_S = 0.2  # between two rounds through the nodes
 LONGEST_PAUSE_S = 0.5  # whatever Retry-After says: an election may be over sooner
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024  # an answer larger than this is not one of ours
 LINE_LIMIT_BYTES = 4 * 1024 * 1024  # of a stream
+SIGN_OF_LIFE = "beat"  # an event that says only that the stream is there
 PAGE_ITEMS = 1_000  # the most one answer holds
 REPEATABLE = frozenset({"GET", "HEAD"})
 BROKEN = (OSError, http.client.HTTPException)
@@ -128,7 +129,8 @@ class Client:
             try:
                 for event in parse_events(self._stream(path, {"Last-Event-ID": last_id} if last_id else {})):
                     last_id = event.id or last_id
-                    yield event
+                    if event.kind != SIGN_OF_LIFE:
+                        yield event
                 raise http.client.IncompleteRead(b"")  # a node that stops ends the stream in order
             except BROKEN as problem:
                 self._stream_broke(problem)

@@ -7,6 +7,8 @@ words on standard error and an exit code of `words`; nobody ever sees a tracebac
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,17 @@ def run(program: click.Command, name: str, arguments: Sequence[str] | None = Non
     except OSError as problem:
         click.echo(f"{name}: {problem.filename or 'error'}: {problem.strerror or problem}", err=True)
         return 1
+    except Exception as problem:  # the edge of the program: our mistake, or an answer that is not of this version
+        return _tell_mistake(name, problem, arguments)
+
+
+def _tell_mistake(name: str, problem: Exception, arguments: Sequence[str] | None) -> int:
+    """One line; where it happened only for those who ask for it."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if any(argument in ("-v", "-vv", "--verbose") for argument in given):
+        traceback.print_exception(problem)
+    click.echo(f"{name}: this should not have happened: {type(problem).__name__}: {problem} (-v tells where)", err=True)
+    return 1
 
 
 def tell(name: str, problem: words.IgorError) -> int:

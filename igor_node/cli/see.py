@@ -239,27 +239,29 @@ def audit(session: Session, job_name: str | None, start: str | None, end: str | 
 @click.pass_obj
 def events(session: Session, following: bool, limit: int) -> None:
     """Print what happens in the cluster, a line an event."""
+    names = {} if session.structured else {node["id"]: node["name"] for node in session.client.get("/v1/cluster")["nodes"]}
     found = session.client.get("/v1/events", last=limit)
     for event in found["items"]:
-        print_event(session, event)
+        print_event(session, event, names)
     if following:
         for event in session.client.events("/v1/events", str(found["last"])):
-            print_event(session, event.data)
+            print_event(session, event.data, names)
 
 
-def print_event(session: Session, event: dict[str, Any]) -> None:
+def print_event(session: Session, event: dict[str, Any], names: dict[str, str]) -> None:
     match session.form:
         case "json" | "jsonl":
             click.echo(output.compact(event))
         case "name":
             click.echo(event["number"])
         case _:
-            click.echo(output.printable(event_text(session, event)))
+            click.echo(output.printable(event_text(session, event, names)))
 
 
-def event_text(session: Session, event: dict[str, Any]) -> str:
+def event_text(session: Session, event: dict[str, Any], names: dict[str, str]) -> str:
     """`2026-11-24 02:00:00Z  run  demo/hello 0k3v…  state=running`: when, of what kind, about what, what changed."""
-    about = [str(event[key]) for key in ("node", "job", "run", "stage") if event.get(key)] or [str(event.get("project") or "")]
-    changes = [f"{key}={value if isinstance(value, str) else output.compact(value)}" for key, value in (event.get("data") or {}).items()]
+    about = [names.get(event[key], str(event[key])) for key in ("node", "job", "run", "stage") if event.get(key)] or [str(event.get("project") or "")]
+    told = {key: value for key, value in (event.get("data") or {}).items() if value not in (None, "", [], {})}
+    changes = [f"{key}={value if isinstance(value, str) else output.compact(value)}" for key, value in told.items()]
     by = [f"by {event['actor']}"] if event.get("actor") else []
     return "  ".join([session.time(event.get("at")), event["kind"], " ".join(about), *[" ".join([*changes, *by])]]).rstrip()

@@ -224,6 +224,14 @@ def test_times_are_utc_unless_local_is_asked_for(igor: Igor, monkeypatch: pytest
     time.tzset()
 
 
+def test_our_own_mistake_is_one_line_unless_v_asks_for_more(igor: Igor, node: FakeNode) -> None:
+    """An answer that is not of this version, for one."""
+    node.on("GET", "/v1/cluster", {"nodes": [{}]})
+    ended = igor("nodes")
+    assert ended.code == 1 and ended.err == "igor: this should not have happened: KeyError: 'name' (-v tells where)\n"
+    assert "Traceback" in igor("nodes", "-v").err
+
+
 @pytest.mark.parametrize(
     "arguments", [("jobs", "-x"), ("nothing",), ("runs", "--since", "yesterday"), ("run",), ("schedule",), ("runs", "--state", "sleeping")]
 )

@@ -277,9 +277,12 @@ def an_event(number: int, **more: Any) -> dict[str, Any]:
 
 
 def test_events_are_a_line_each(igor: Igor, node: FakeNode) -> None:
-    node.on("GET", "/v1/events", {"items": [an_event(7)], "last": 7})
+    node.on("GET", "/v1/events", {"items": [an_event(7)], "last": 7}).on("GET", "/v1/cluster", {"nodes": [{"id": "a1", "name": "n1"}]})
     assert igor("events", "--limit", "3").out == f"2026-11-24 02:00:00Z  run  demo/hello {RUN_ID}  state=running by founder (t)\n"
-    assert node.asked[0].query == {"last": "3"}
+    assert node.asked[1].query == {"last": "3"}
+    node.on("GET", "/v1/events", {"items": [an_event(8, kind="stage", node="a1", data={"reason": ""}, actor="")], "last": 8})
+    assert igor("events").out == f"2026-11-24 02:00:00Z  stage  n1 demo/hello {RUN_ID}\n"
+    node.on("GET", "/v1/events", {"items": [an_event(7)], "last": 7})
     assert json.loads(igor("events", "--json").out) == an_event(7)
 
 
@@ -290,10 +293,10 @@ def test_events_follow_goes_on_after_the_last(igor: Igor, node: FakeNode) -> Non
         if "last" in asked.query:
             return Reply({"items": [an_event(7)], "last": 7})
         if asked.headers["last-event-id"] == "7":
-            return Reply(lines=lambda asked: iter(["id: 8", f"data: {json.dumps(an_event(8))}", ""]), cut=True)
+            return Reply(lines=lambda asked: iter(["event: beat", "data: {}", "", "id: 8", f"data: {json.dumps(an_event(8))}", ""]), cut=True)
         return problem("Denied", 403, "that is enough")
 
-    node.on("GET", "/v1/events", events)
+    node.on("GET", "/v1/events", events).on("GET", "/v1/cluster", {"nodes": []})
     ended = igor("events", "-f", "-o", "name")
     assert ended.out == "7\n8\n" and ended.code == 6
 
