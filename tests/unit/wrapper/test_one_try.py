@@ -68,10 +68,10 @@ def test_what_cannot_start_says_why(room: Room, command: list[str], changes: dic
 
 def test_it_waits_for_the_due_time_itself(room: Room) -> None:
     """A wrapper that is started early holds the fire, and starts it when it is due by the leader's clock."""
-    due = protocol.boot_ns() + room.clock_ns + 300 * MILLISECOND
+    due = protocol.boot_ns() + room.clock_ns + SECOND
     events = room.run(["/bin/true"], due_at=due)
     assert events[0]["kind"] == "held" and events[0]["at"] < due - 100 * MILLISECOND
-    assert due <= events[1]["at"] < due + 100 * MILLISECOND
+    assert due <= events[1]["at"] < due + 500 * MILLISECOND
 
 
 def test_the_command_has_its_own_world(room: Room) -> None:
