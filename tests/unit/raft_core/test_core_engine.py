@@ -73,7 +73,7 @@ def test_a_single_voter_leads_at_once_and_commits_what_is_synced():
     assert node.engine.state is State.LEADER
     node.finish()
     assert node.engine.commit_index == 2
-    term, index = node.engine.propose([b"x", b"y"])
+    _, index = node.engine.propose([b"x", b"y"])
     node.engine.tick()
     assert (index, node.engine.commit_index) == (3, 2)
     node.finish()
