@@ -55,9 +55,7 @@ def _take_token(tx: Transaction, command: RegisterNode) -> Refused | None:
     if tx.one(schema.SELECT_TOKEN_BY_HASH, command.token_hash) is not None:
         return Refused("Conflict", "this token has been registered under another id")
     tx.execute(schema.REVOKE_TOKENS_OF_NODE, (tx.time, command.node))
-    tx.execute(
-        schema.INSERT_TOKEN, (command.token_id, command.token_hash, Role.NODE, f"node {command.name}", None, command.node, tx.time, None)
-    )
+    tx.execute(schema.INSERT_TOKEN, (command.token_id, command.token_hash, Role.NODE, f"node {command.name}", None, command.node, tx.time, None))
     tx.touch("tokens")
     return None
 
@@ -95,9 +93,7 @@ def create_token(tx: Transaction, command: CreateToken) -> Result:
         return Refused("Invalid", f'"{command.role}" is not a role', f"expected one of {', '.join(Role)}")
     if tx.one(schema.SELECT_TOKEN, command.token) is not None or tx.one(schema.SELECT_TOKEN_BY_HASH, command.hash) is not None:
         return Refused("Conflict", f"there is a token {command.token} already", "make another one")
-    tx.execute(
-        schema.INSERT_TOKEN, (command.token, command.hash, command.role, command.name, command.project, None, tx.time, command.expires_at)
-    )
+    tx.execute(schema.INSERT_TOKEN, (command.token, command.hash, command.role, command.name, command.project, None, tx.time, command.expires_at))
     tx.event("token", action="created", token=command.token, role=command.role, name=command.name)
     tx.touch("tokens")
     return Done({"token": command.token})

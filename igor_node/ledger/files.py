@@ -3,6 +3,9 @@
 SQLite keeps a write-ahead log beside its file, under the file's name. Were a restored ledger renamed over the old file, a crash could leave it
 beside the old log, and SQLite would play that into it. So a restored ledger gets a name of its own: `ledger.sqlite` is the first generation,
 `ledger.sqlite.1` the next, and the highest one counts. The rename to that name is the one step that decides; older files go afterwards.
+
+A ledger in use is touched by SQLite alone: whoever opens and closes its file by other means in the same process drops SQLite's locks (POSIX gives
+them up with the first descriptor that is closed). `sync_file` is for copies that nobody has open.
 """
 
 from __future__ import annotations
