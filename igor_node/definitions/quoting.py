@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-PLACEHOLDER = re.compile(r"\$\{\{\s*([^{}]*?)\s*\}\}")
+REFERENCE = re.compile(r"\$\{\{\s*([^{}]*?)\s*\}\}")
 POSIX_SHELLS = frozenset({"sh", "ash", "dash", "bash", "ksh", "mksh", "zsh"})
 REMEDY = 'give it to the command in env: and write "$NAME" there'
 
@@ -51,7 +51,7 @@ class Place:
 
 def places(command: str, shell: str) -> tuple[Place, ...]:
     """All places to put a value in. Raises Unquotable."""
-    if PLACEHOLDER.search(command) is None:
+    if REFERENCE.search(command) is None:
         return ()
     if shell.rsplit("/", 1)[-1] not in POSIX_SHELLS:
         raise Unquotable(f"a string command of {shell} takes no values, because only POSIX shells' quoting is known; {REMEDY}")
@@ -73,9 +73,9 @@ class _Reader:
         self.documents: list[tuple[str, bool]] = []  # here-documents that begin at the next line: end word, tabs stripped
 
     def read(self) -> Iterator[Place]:
-        last = max(match.start() for match in PLACEHOLDER.finditer(self.text))
+        last = max(match.start() for match in REFERENCE.finditer(self.text))
         while self.at <= last:  # how the rest is quoted is the shell's affair
-            match = PLACEHOLDER.match(self.text, self.at)
+            match = REFERENCE.match(self.text, self.at)
             if match is not None:
                 yield self._place(match)
                 self.at = match.end()
@@ -104,7 +104,7 @@ class _Reader:
             self._step_plain()
 
     def _escape(self) -> None:
-        if PLACEHOLDER.match(self.text, self.at + 1):
+        if REFERENCE.match(self.text, self.at + 1):
             raise Unquotable("a backslash stands before ${{; take it away")
         self.at += 2
 
@@ -216,7 +216,7 @@ class _Reader:
                 line = self.text[self.at : len(self.text) if end < 0 else end]
                 if (line.lstrip("\t") if strips_tabs else line) == word:
                     break
-                if found := PLACEHOLDER.search(line):
+                if found := REFERENCE.search(line):
                     raise Unquotable(f"{found[0]} stands inside a here-document, where no value can be put in; {REMEDY}")
                 if end < 0:
                     raise Unquotable(f"a here-document has no end ({word})")

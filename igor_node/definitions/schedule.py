@@ -9,6 +9,7 @@ Units: an Instant is whole nanoseconds; within a plan times are whole seconds, l
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -162,13 +163,13 @@ def _by_month(texts: Sequence[str]) -> dict[tuple[int, int], int]:
     return masks
 
 
-class _Walk:
+class _Walk(ABC):
     """`between` by walking `next_after`."""
 
     __slots__ = ()
 
-    def next_after(self, t: Instant) -> Instant | None:
-        raise NotImplementedError
+    @abstractmethod
+    def next_after(self, t: Instant) -> Instant | None: ...
 
     def between(self, after: Instant, until: Instant, limit: int) -> list[Instant]:
         return list(islice(self._walk(after, until), limit))

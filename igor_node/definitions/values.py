@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from igor_node.definitions.jobs import PARAMS_LIMIT_BYTES, Job, Param, Stage
-from igor_node.definitions.quoting import PLACEHOLDER, Place, one_word, places
+from igor_node.definitions.quoting import REFERENCE, Place, one_word, places
 from igor_node.definitions.schedule import zone_of_fire
 from igor_node.definitions.zones import zone
 from igor_node.words import SECOND, Instant, Invalid, format_instant
@@ -85,7 +85,7 @@ def _places(command: str, shell: str) -> tuple[Place, ...]:
 
 
 def _put_in(text: str, by_path: Mapping[str, str]) -> str:
-    return PLACEHOLDER.sub(lambda match: by_path[match[1]], text) if OPEN in text else text
+    return REFERENCE.sub(lambda match: by_path[match[1]], text) if OPEN in text else text
 
 
 # --- validation of `${{ … }}`
@@ -93,8 +93,8 @@ def _put_in(text: str, by_path: Mapping[str, str]) -> str:
 
 def path_faults(text: str, allowed: Sequence[str]) -> list[str]:
     """What is wrong with the placeholders of a text: a path that is none of `allowed`, or one that is not closed."""
-    faults = [_unknown_path(match[1], allowed) for match in PLACEHOLDER.finditer(text) if match[1] not in allowed]
-    if OPEN in PLACEHOLDER.sub("", text):
+    faults = [_unknown_path(match[1], allowed) for match in REFERENCE.finditer(text) if match[1] not in allowed]
+    if OPEN in REFERENCE.sub("", text):
         faults.append('"${{" is not closed, or holds more than a path; expected ${{ path }}')
     return faults
 

@@ -1,0 +1,66 @@
+"""One job while it is judged: where it stands, what was written, and where its faults go.
+
+The rules of the parts of a job (`schedule_rules.py`, `param_rules.py`, `stage_rules.py`) are classes on top of `Judged`; `resolve.py` puts them
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from igor_node.definitions import model as m
+from igor_node.definitions.faults import Faults, Origin, Path
+from igor_node.definitions.values import OPEN, RUN_PATHS, path_faults
+from igor_node.words import Instant
+
+NOT_YET = "is not supported by this version yet; expected it left out"
+
+
+class Failed(Exception):
+    """The part cannot be compiled; its fault is noted."""
+
+
+class Judged:
+    """A job with its surroundings. Faults that may only follow from a part that was taken away are not noted."""
+
+    def __init__(
+        self,
+        project: str,
+        shape: m.Shaped,
+        job: m.Job,
+        origin: Origin,
+        calendars: Mapping[str, tuple[str, ...]],
+        now: Instant,
+        faults: Faults,
+    ) -> None:
+        self.shape = shape
+        self.written, self.origin, self.calendars, self.now, self.faults = job, origin, calendars, now, faults
+        self.project, self.id = project, f"{project}/{job.name}"
+        self.shell = job.shell or "/bin/sh"
+
+    def fault(self, path: Path, what: str) -> None:
+        if not self.shape.hides(path):
+            self.faults.add(self.origin, path, what)
+
+    def refuse(self, part: m.Model, path: Path, names: Iterable[str]) -> None:
+        for name in names:
+            if getattr(part, name):
+                self.fault((*path, name), NOT_YET)
+
+    def paths(self) -> list[str]:
+        return [*(f"params.{name}" for name in self.written.params or {}), *RUN_PATHS]
+
+    def check_paths(self, text: str, path: Path, allowed: Sequence[str]) -> None:
+        if OPEN in text:
+            for what in path_faults(text, allowed):
+                self.fault(path, what)
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Those that were written; the others keep the default of `jobs.py`."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def as_tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
