@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from igor_node.leader.hub import Hub
 from igor_node.leader.reign import Deposed, Reign
@@ -20,6 +20,7 @@ from raft.interface import Member, NotLeader, Unknown
 LOOK_EVERY_S = 0.5
 STABLE = SECOND  # connected for so long without a break
 CHANGE_TIMEOUT_S = 10.0
+NEXT_STEP_S = 0.02  # after one that worked: a quorum of two out of two shall not last
 RETRY_S = 2.0
 WANTED_DEFAULT = 3
 
@@ -31,12 +32,15 @@ class Autopilot:
         self._reign = reign
         self._hub = hub
         self._since: dict[str, int] = {}  # node -> when it was seen connected first, without a break
+        self._told: dict[str, str] = {}  # node -> the address consensus was told in this term, so that one it writes otherwise is told once
 
     async def run(self) -> None:
         while True:
             step = await self.look()
-            if step is None or not await self._do(step):
-                await self._reign.clock.sleep(LOOK_EVERY_S if step is None else RETRY_S)
+            if step is None:
+                await self._reign.clock.sleep(LOOK_EVERY_S)
+            else:
+                await self._reign.clock.sleep(NEXT_STEP_S if await self._do(step) else RETRY_S)
 
     async def look(self) -> Step | None:
         wanted, nodes = await self._reign.reads.query(_wanted_and_nodes)
@@ -46,24 +50,29 @@ class Autopilot:
         members += [MemberNow(member.id, member.address, voter=False) for member in status.members.learners]
         peers = status.peers
         caught_up = {node for node, peer in peers.items() if peer.connected and peer.caught_up}
-        return next_step(members, self._candidates(nodes, caught_up), self._reign.node, wanted)
+        addresses = {member.node: member.address for member in members}
+        return next_step(members, self._candidates(nodes, caught_up, addresses), self._reign.node, wanted)
 
     def _note_connected(self) -> None:
         now, connected = self._reign.clock.monotonic_ns(), self._hub.connected
         self._since = {node: self._since.get(node, now) for node in connected}
 
-    def _candidates(self, nodes: Sequence[NodeRow], caught_up: set[str]) -> list[Candidate]:
+    def _candidates(self, nodes: Sequence[NodeRow], caught_up: set[str], members: Mapping[str, str]) -> list[Candidate]:
         now = self._reign.clock.monotonic_ns()
         return [
             Candidate(
                 node=node.node,
-                address=host_and_port(node.address),
+                address=self._address(node, members),
                 stable=node.state == NodeState.UP and now - self._since.get(node.node, now) >= STABLE,
                 gone=node.state == NodeState.LOST,
                 caught_up=node.node in caught_up,
             )
             for node in nodes
         ]
+
+    def _address(self, node: NodeRow, members: Mapping[str, str]) -> str:
+        address = host_and_port(node.address)
+        return members.get(node.node, address) if self._told.get(node.node) == address else address
 
     async def _do(self, step: Step) -> bool:
         """True where it was done."""
@@ -73,6 +82,7 @@ class Autopilot:
             match step:
                 case AddLearner():
                     await replica.add_learner(Member(step.node, step.address), CHANGE_TIMEOUT_S)
+                    self._told[step.node] = step.address
                 case Promote():
                     await replica.add_voter(step.node, CHANGE_TIMEOUT_S)
                 case Remove():

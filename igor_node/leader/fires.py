@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,16 +18,16 @@ from igor_node.leader.reign import JUMP, Reign
 from igor_node.ledger import queries
 from igor_node.ledger.commands import Done, Fire, FireRuns, ResumeJobs, Stretch
 from igor_node.ledger.queries import JobRow, LiveRun
-from igor_node.rules.fires import Decision, JobView, decide, first_wake
+from igor_node.rules.fires import Decision, JobView, Timetable, decide, first_wake
 from igor_node.rules.overlap import Earlier
 from igor_node.rules.pause import Pause
-from igor_node.rules.timetable import JobTimetable
+from igor_node.rules.timetable import ChangedTimetable, JobTimetable, Part
 from igor_node.words import SECOND, new_id
 
 FIRES_A_BATCH = 1_000  # with names as long as they may be an entry stays under 1 MiB
 JOBS_A_BATCH = 1_000
 JOBS_A_TURN = 200  # read before other tasks of the event loop get a turn
-IDLE = 60 * SECOND  # with nothing to do: also the longest time for which a stepped clock goes unnoticed
+IDLE = 5 * SECOND  # with nothing to do: also the longest time for which a stepped clock goes unnoticed
 JUMP_PAUSE_S = 0.2  # until timekeeping has handed over, or has taken the new time for good
 RETRY = SECOND // 2  # after a refusal
 TOPICS = ("jobs", "projects")
@@ -39,7 +40,7 @@ class _Scheduled:
     """A job in the heap. `wake_at` None: it never fires again as it is."""
 
     row: JobRow
-    timetable: JobTimetable
+    timetable: Timetable
     decided_until: int
     wake_at: int | None
 
@@ -73,7 +74,7 @@ class FiresLoop:
 
     async def _read_jobs(self) -> None:
         """Takes over what is new or changed; what did not change keeps its place in the heap."""
-        self._read_at, rows = await self._reign.reads.indexed(queries.schedulable)
+        self._read_at, (rows, changed) = await self._reign.reads.indexed(_jobs_and_changes)
         self._stale = False
         self._pauses = {row.job: row.paused_until for row in rows if row.paused_until is not None}
         before, self._jobs = self._jobs, {}
@@ -85,7 +86,7 @@ class FiresLoop:
                 known.row = row
                 self._jobs[row.job] = known
             else:
-                timetable = JobTimetable(row.spec)
+                timetable = changed.get(row.job) or JobTimetable(row.spec)
                 self._put(_Scheduled(row, timetable, row.decided_until, None), first_wake(timetable, row.decided_until))
 
     def _put(self, job: _Scheduled, wake_at: int | None) -> None:
@@ -150,6 +151,18 @@ class FiresLoop:
             await self._reign.propose(ResumeJobs(jobs=tuple(over[:JOBS_A_BATCH])))
             self._pauses = {job: until for job, until in self._pauses.items() if until > now}
             self._stale = True
+
+
+def _jobs_and_changes(connection: sqlite3.Connection) -> tuple[list[JobRow], dict[str, ChangedTimetable]]:
+    """All jobs with a schedule; and of those that were changed after the last time that is decided, what held from there on."""
+    rows = queries.schedulable(connection)
+    return rows, {row.job: timetable for row in rows if row.changed_at > row.decided_until and (timetable := _changed(connection, row)) is not None}
+
+
+def _changed(connection: sqlite3.Connection, row: JobRow) -> ChangedTimetable | None:
+    segments = queries.audit_job(connection, row.job, row.decided_until + 1, row.changed_at + 1).segments
+    parts = [Part(one.after, one.until, JobTimetable(one.spec)) for one in segments if one.spec is not None]
+    return ChangedTimetable(parts) if parts and parts[-1].until is None else None
 
 
 def _view(job: _Scheduled, live: Sequence[LiveRun]) -> JobView:

@@ -26,6 +26,10 @@ TOPICS = ("attempts", "runs", "nodes", "jobs")
 log = logging.getLogger("igor.leader.watch")
 
 
+def base_url(address: str) -> str:
+    return address if "://" in address else f"http://{address}"
+
+
 class NodeWatch:
     def __init__(self, reign: Reign, hub: Hub) -> None:
         self._reign = reign
@@ -42,6 +46,9 @@ class NodeWatch:
     async def look(self) -> None:
         if self._read_at < 0 or self._reign.changes.last(TOPICS) > self._read_at:
             await self._read()
+        # Each time: a change of the members is no change of the ledger's topics, and wrappers that know too few voters cannot renew by themselves.
+        voters = {member.id for member in self._reign.replica.status().members.voters}
+        self._hub.know_addresses(base_url(node.address) for node in self._nodes if node.node in voters)
         self._hub.dispatch(self._attempts)
         for node in self._nodes:
             await self._judge(node, [attempt for attempt in self._attempts if attempt.node == node.node])
@@ -52,8 +59,6 @@ class NodeWatch:
 
         self._read_at, (self._nodes, self._attempts) = await self._reign.reads.indexed(read)
         self._hub.leases.keep_only(attempt.attempt for attempt in self._attempts)
-        voters = {member.id for member in self._reign.replica.status().members.voters}
-        self._hub.know_addresses(node.address for node in self._nodes if node.node in voters)
 
     async def _judge(self, node: NodeRow, attempts: Sequence[OpenAttempt]) -> None:
         now = self._reign.clock.monotonic_ns()

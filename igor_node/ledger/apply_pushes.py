@@ -183,7 +183,7 @@ def _change(tx: Transaction, job: Job, known: _Known, text: bytes, version: int,
     record = _record(tx, job.id)
     last = tx.one(schema.LAST_HISTORY, job.id)
     if job.schedules != old.schedules:
-        _note(tx, job.id, record.decided_until, last[2], version, record.pause_reason)
+        _note(tx, job.id, max(record.decided_until, tx.time), last[2], version, record.pause_reason)  # no schedule names a time before its push
     if seen:
         tx.event("job", job=job.id, action="changed", version=version)
     return handed_out + _take_new_version(tx, job, old, record)

@@ -34,7 +34,7 @@ from raft.interface import Entry, Kind, Member, Members, NotLeader, Proposed
 
 START = 1_800_000_000 * SECOND  # a full hour
 KEY = b"k" * 32
-TURNS = 60  # of the event loop, until every task has come to rest
+TURNS = 100_000  # of the event loop, until every task has come to rest
 
 
 class VirtualClock:
@@ -68,8 +68,12 @@ class VirtualClock:
         await self.settle()
 
     async def settle(self) -> None:
+        ready = asyncio.get_running_loop()._ready  # what can run now; empty when every task waits for the clock or for a message
         for _ in range(TURNS):
             await asyncio.sleep(0)
+            if not ready:
+                return
+        raise AssertionError("the tasks do not come to rest")
 
 
 class FakeReads:
@@ -347,7 +351,8 @@ def _ended(events: list[stream.AttemptEvent]) -> bool:
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wanted_voters: int = 1) -> None:
+        self.wanted_voters = wanted_voters
         self.clock = VirtualClock()
         self.changes = Changes()
         self.ledger = Ledger(folder / "ledger.sqlite", on_commit=self.changes.notify)
@@ -362,7 +367,7 @@ class World:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> World:
-        self.propose(FoundCluster(cluster="c", tzdata="2026.6", wanted_voters=1))
+        self.propose(FoundCluster(cluster="c", tzdata="2026.6", wanted_voters=self.wanted_voters))
         return self
 
     async def __aexit__(self, *failure: Any) -> None:

@@ -187,7 +187,7 @@ def test_the_audits_inputs(book: Book) -> None:
     assert [(one.first, one.count) for one in found.stretches] == [(START + MINUTE, 3)]
     assert found.decided_until == START + 5 * MINUTE
     whole = book.read(lambda c: queries.audit_job(c, "shop/report", 0, 2**62))
-    assert [(one.after, one.until) for one in whole.segments] == [(START, START + 5 * MINUTE), (START + 5 * MINUTE, None)]
+    assert [(one.after, one.until) for one in whole.segments] == [(START, START + 10 * MINUTE), (START + 10 * MINUTE, None)]  # the push
     assert whole.segments[1].spec is not None and whole.segments[1].spec.schedules == (hourly,)
     assert book.read(queries.audit_jobs) == ["shop/report"]
 

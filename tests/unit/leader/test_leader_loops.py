@@ -1,0 +1,167 @@
+"""The smaller loops: autopilot, retention, timekeeping; and what the leader does when one of its loops fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from igor_node.definitions.jobs import Param, encode_job
+from igor_node.leader import retention
+from igor_node.leader.assignments import assignment
+from igor_node.leader.autopilot import host_and_port
+from igor_node.leader.fires import FiresLoop
+from igor_node.leader.placement import decide
+from igor_node.leader.retention import cutoffs, is_due
+from igor_node.ledger import queries
+from igor_node.ledger.commands import CreateRun, PushProject
+from igor_node.ledger.queries import Ages
+from igor_node.rules.placement import NodeView
+from igor_node.words import SECOND, new_id
+from raft.interface import Member, Members
+from tests.unit.leader.world import KEY, START, FakePeer, World, job
+
+DAY = 86_400 * SECOND
+
+
+@pytest.mark.parametrize(("address", "found"), [("http://10.0.0.1:7946", "10.0.0.1:7946"), ("https://h:1/", "h:1"), ("h:2", "h:2")])
+def test_a_members_address_is_host_and_port(address, found):
+    assert host_and_port(address) == found
+
+
+async def test_the_autopilot_follows_the_rule_step_by_step(tmp_path):
+    async with World(tmp_path, wanted_voters=3) as world:
+        for name in ("n1", "n2", "n3"):
+            await world.join(name)
+        await world.lead()
+        replica = world.replica
+        replica.status_now.members = Members(voters=(Member("id-n1", "n1:1"),))
+        await world.run(1.6)
+        assert replica.steps[:1] == [("learner", "id-n2")]
+        learners = (Member("id-n2", "n2:1"), Member("id-n3", "n3:1"))
+        replica.status_now.members = Members(voters=(Member("id-n1", "n1:1"),), learners=learners)
+        replica.steps.clear()
+        await world.run(3)
+        assert replica.steps == []
+        replica.status_now.peers = {"id-n2": FakePeer(), "id-n3": FakePeer()}
+        await world.run(1)
+        assert replica.steps[:1] == [("voter", "id-n2")]
+
+
+async def test_a_clock_that_jumps_hands_over_and_decides_nothing_meanwhile(tmp_path):
+    """One hour ahead: the fires of that hour are not made before the leader, being alone, has taken the new time for good."""
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.push(job(every_s=600))
+        await world.lead()
+        await world.run(10.5)
+        world.clock.skew = 3_600 * SECOND
+        await world.clock.settle()
+        assert world.states() == []
+        await world.run(2)
+        assert world.replica.transfers == 1
+        await world.run(5)
+        assert [at for at, _ in world.states()] == [3_600]
+
+
+def test_what_retention_forgets():
+    """Runs after 90 days, or before those that are one too many; results and events after a day."""
+    prune = cutoffs(100 * DAY, None)
+    assert (prune.runs_before, prune.results_before, prune.events_before) == (10 * DAY, 99 * DAY, 99 * DAY)
+    assert cutoffs(100 * DAY, 50 * DAY).runs_before == 50 * DAY
+
+
+@pytest.mark.parametrize(
+    ("ages", "due"),
+    [
+        pytest.param(Ages(oldest_run_created_at=None, oldest_result=None, oldest_event_at=None), False, id="an empty ledger"),
+        pytest.param(Ages(oldest_run_created_at=9 * DAY, oldest_result=None, oldest_event_at=None), True, id="an old run"),
+        pytest.param(Ages(oldest_run_created_at=11 * DAY, oldest_result=new_id(99 * DAY + SECOND), oldest_event_at=99 * DAY), False, id="all kept"),
+        pytest.param(Ages(oldest_run_created_at=None, oldest_result=new_id(98 * DAY), oldest_event_at=None), True, id="an old result"),
+        pytest.param(Ages(oldest_run_created_at=None, oldest_result=None, oldest_event_at=98 * DAY), True, id="an old event"),
+    ],
+)
+def test_when_there_is_something_to_forget(ages, due):
+    assert is_due(ages, cutoffs(100 * DAY, None)) is due
+
+
+async def test_retention_goes_on_until_nothing_old_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(retention, "EVENTS_KEPT_FOR", 60 * SECOND)
+    monkeypatch.setattr(retention, "RESULTS_KEPT_FOR", 60 * SECOND)
+    async with World(tmp_path) as world:
+        world.push(job(every_s=None))
+        await world.lead()
+        await world.run(200)
+        ages = world.query(queries.ages)
+        assert ages.oldest_event_at is None or ages.oldest_event_at >= START + 60 * SECOND
+
+
+async def test_a_loop_that_fails_begins_again_and_stops_no_other(tmp_path, monkeypatch):
+    failures = iter([RuntimeError("our own mistake")])
+    original = FiresLoop._take_due
+
+    def fails_once(self, now):
+        for failure in failures:
+            raise failure
+        return original(self, now)
+
+    monkeypatch.setattr(FiresLoop, "_take_due", fails_once)
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.push(job(every_s=10))
+        await world.lead()
+        await world.run(21)
+        assert world.started() == [10, 20]
+
+
+async def test_a_push_between_reading_and_proposing_is_decided_again(tmp_path):
+    """The fires loop read version 1; the new version's schedule decides."""
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.push(job(every_s=60))
+        await world.lead()
+        await world.run(50)
+        world.push(job(every_s=20))
+        await world.run(41)
+        assert world.started() == [60, 80]
+
+
+async def test_a_removed_job_fires_no_more(tmp_path):
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.push(job(every_s=10), job("other", every_s=None))
+        await world.lead()
+        await world.run(12)
+        world.push(job("other", every_s=None))
+        await world.run(40)
+        assert world.started() == [10]
+
+
+async def test_an_assignment_carries_values_and_params(tmp_path):
+    definition = job(
+        every_s=None,
+        params={"day": Param(type="date", default="${{ scheduled_date }}"), "who": Param(default="nobody")},
+        stage={"env": {"DAY": "${{ params.day }}"}},
+    )
+    async with World(tmp_path) as world:
+        node = await world.join("n1")
+        world.propose(PushProject(project="p", jobs=(encode_job(definition),)))
+        await world.lead()
+        run = new_id(world.clock.now())
+        world.propose(CreateRun(job="p/j", run=run, params={"who": "me"}))
+        await world.run(0.2)
+        row = world.query(queries.open_attempts)[0]
+        made = assignment(row, KEY, ["http://n1:1"])
+        assert made.params == {"day": "2027-01-15", "who": "me"}
+        assert (made.env, made.trigger, made.n, made.renew_addresses) == ({"DAY": "2027-01-15"}, "manual", 1, ("http://n1:1",))
+        assert made.attempt in node.known
+
+
+async def test_higher_priority_is_placed_first(tmp_path):
+    async with World(tmp_path) as world:
+        world.push(job("low", every_s=None), job("high", every_s=None, priority=5))
+        for name in ("low", "high"):
+            world.propose(CreateRun(job=f"p/{name}", run=new_id(world.clock.now())))
+        waiting = world.query(lambda c: queries.waiting_stages(c, world.clock.now()))
+        placements, reasons = decide(waiting, [NodeView("1", "n1", "up", 1)], KEY)
+        assert len(placements) == 1
+        assert next(one.job for one in waiting if one.run == placements[0].run) == "p/high"
+        assert list(reasons.values()) == ["no node can take it: n1 is full: 1 of 1 slots taken"]
