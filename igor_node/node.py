@@ -272,7 +272,7 @@ class Node:
     async def _lead(self, leader: Leader) -> None:
         """The loops of a leader, for each term that this node leads. A fault in them is logged, and they begin anew from the ledger."""
         async for term in self.replica.leadership():
-            while self.replica.leads(term):
+            while self.replica.leads(term) and not self.stop.is_set():
                 try:
                     log.info("leading", term=term)
                     await leader.serve(term)
@@ -280,6 +280,9 @@ class Node:
                     log.exception("the leader's loops failed; they start again", term=term)
                     await self.clock.sleep(LEADER_PAUSE_S)
             log.info("not leading any more", term=term)
+            # A cancel that arrives while the loops end by themselves is swallowed by their task group (Python 3.11), so the stop is looked at too.
+            if self.stop.is_set():
+                return
 
     async def _hand_over(self) -> None:
         """A planned stop of a leader costs nobody an election time-out."""

@@ -154,6 +154,8 @@ class Zygote:
                 os.write(self.report, me)
                 name = os.read(orders, REQUEST_BYTES).decode()
             status = 0
+        except BrokenPipeError:
+            status = 0  # the pre-loaded process is gone: there is nobody to tell, and no next attempt
         except BaseException:
             sys.stderr.write(f"wrapper of {name}:\n{traceback.format_exc()}")
             sys.stderr.flush()

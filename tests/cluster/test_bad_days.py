@@ -93,8 +93,8 @@ def test_a_dead_machine_is_rerun_elsewhere_and_never_overlaps(fresh_three: Clust
     assert max(t for a, t in lines if a == 1) < min(t for a, t in lines if a == 2)
 
 
-def test_a_cut_off_node_ends_its_command_before_the_rerun(fresh_three: Cluster, tmp_path: Path) -> None:
-    """A node that is stopped (SIGSTOP) with its wrapper alive: the wrapper renews through the other nodes, so nothing is rerun."""
+def test_a_wrapper_renews_its_lease_itself_while_its_node_is_down(fresh_three: Cluster, tmp_path: Path) -> None:
+    """The node is down for twice the lease; the wrapper asks the other voters, so nothing is lost and nothing rerun."""
     witness = tmp_path / "witness"
     fresh_three.push("frozen", {"name": "stays", "command": f'echo "$IGOR_ATTEMPT" >> {witness}; sleep 25', "lease": "10s"})
     run = json.loads(fresh_three.igor("run", "stays", "--json").stdout)["id"]
