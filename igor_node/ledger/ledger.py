@@ -258,12 +258,14 @@ def _connect(file: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS)
         connection.execute("PRAGMA busy_timeout = 5000")
-        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            _create(connection)
-        _check_version(connection, file)
-        connection.execute("PRAGMA journal_mode = WAL")
-        for setting in ("synchronous = NORMAL", "wal_autocheckpoint = 0", f"cache_size = -{PAGE_CACHE_KIB}", "temp_store = MEMORY"):
+        is_new = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if not is_new:
+            _check_version(connection, file)  # before the first setting that would write to a file of somebody else
+        settings = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0", f"cache_size = -{PAGE_CACHE_KIB}", "temp_store = MEMORY")
+        for setting in settings:
             connection.execute(f"PRAGMA {setting}")
+        if is_new:
+            _create(connection)
     except sqlite3.Error as problem:
         raise Halted(f"the ledger {file} cannot be opened: {problem}") from problem
     return connection
