@@ -3,6 +3,9 @@
 It holds no opinion of its own: which node, and why none, is the rule's answer; whether it stands is the ledger's. It wakes when something ends, is
 made or changes its state, when a node's stream opens or closes, and when a run comes within the lookahead. Everything that gathered while a batch
 was under way goes into the next one.
+
+Looking costs by the number of stages looked at, and under load thousands wait. So most looks are narrow: about as many stages as there are free
+slots, none where there are none. Once a second a look is wide; it finds what narrow ones passed over and brings the reasons up to date.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from igor_node.leader.reign import Reign
@@ -24,12 +27,15 @@ from igor_node.rules.placement import Assign, Demand, NodeView, place, take
 from igor_node.words import SECOND, NodeState, RunState
 
 PLACEMENTS_A_BATCH = 500  # with names and reasons as long as they may be an entry stays under 1 MiB
-STAGES_A_LOOK = 200
+STAGES_A_WIDE_LOOK = 1_000  # more, up to queries.STAGES_PER_QUERY, while none of them can be placed though slots are free
+STAGES_A_NARROW_LOOK = 20  # at least
+WIDE_EVERY = SECOND
+PACE_S = 0.01  # between two looks: under load what comes within it is one batch
 EXPLAINED_A_SECOND = 200  # reasons change often under load, and people read them one at a time
 REASON_LIMIT = 500  # characters
 SETTLE_S = 1.0  # of a new term: nodes that are up get so long to open their streams, so that the first one does not get everything
 IDLE = 5 * SECOND
-RETRY_S = 0.2  # after a refusal: the view was old
+RETRY_S = 0.05  # after a refusal: the view was old
 
 TOPICS = ("stages", "nodes", "attempts", "runs", "jobs")
 
@@ -48,20 +54,23 @@ class Streams(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """One snapshot of the ledger. `next_due`: when the next run comes within the lookahead."""
+    """One snapshot of the ledger. `next_due`: when the next run comes within the lookahead. `limit`: of the stages looked at."""
 
     index: int
     nodes: list[NodeRow]
     waiting: list[WaitingStage]
     next_due: int | None
+    limit: int
+    wide: bool
 
 
 class PlacementLoop:
     def __init__(self, reign: Reign, streams: Streams) -> None:
         self._reign = reign
         self._streams = streams
-        self._explained_at = 0
-        self._stages_to_look_at = STAGES_A_LOOK
+        self._looked_at = 0
+        self._wide_at = -WIDE_EVERY
+        self._wide_limit = STAGES_A_WIDE_LOOK
 
     async def run(self) -> None:
         await self._settle()
@@ -70,24 +79,38 @@ class PlacementLoop:
             placements, reasons = decide(picture.waiting, self._views(picture.nodes), self._reign.key)
             refused = await self._propose(placements)
             self._look_further(picture, placed=len(placements))
-            unexplained = await self._explain(picture.waiting, reasons)
-            await self._sleep(picture, refused=refused, unexplained=unexplained)
+            if picture.wide:
+                await self._explain(picture.waiting, reasons)
+            await self._sleep(picture, refused=refused, unplaced=bool(reasons) or not picture.limit)
 
     async def _look(self) -> _Picture:
-        horizon, limit = self._reign.clock.now() + LOOKAHEAD, self._stages_to_look_at
+        clock = self._reign.clock
+        early = self._looked_at + int(PACE_S * SECOND) - clock.monotonic_ns()
+        if early > 0:
+            await clock.sleep(early / SECOND)
+        self._looked_at = clock.monotonic_ns()
+        wide = self._looked_at - self._wide_at >= WIDE_EVERY
+        if wide:
+            self._wide_at = self._looked_at
+        horizon, connected = clock.now() + LOOKAHEAD, self._streams.connected
 
-        def read(connection: sqlite3.Connection) -> tuple[list[NodeRow], list[WaitingStage], int | None]:
-            return queries.nodes(connection), queries.waiting_stages(connection, horizon, limit), queries.next_due(connection, horizon)
+        def read(connection: sqlite3.Connection) -> _Picture:
+            nodes = queries.nodes(connection)
+            free = sum(max(0, node.slots - node.used) for node in nodes if node.node in connected)
+            limit = self._wide_limit if wide else min(self._wide_limit, max(STAGES_A_NARROW_LOOK, 2 * free)) if free else 0
+            waiting = queries.waiting_stages(connection, horizon, limit) if limit else []
+            return _Picture(0, nodes, waiting, queries.next_due(connection, horizon) if limit else None, limit, wide)
 
-        index, (nodes, waiting, next_due) = await self._reign.reads.indexed(read)
-        return _Picture(index, nodes, waiting, next_due)
+        index, picture = await self._reign.reads.indexed(read)
+        return replace(picture, index=index)
 
     def _look_further(self, picture: _Picture, *, placed: int) -> None:
-        """A look at all that waits is dear under load, so it begins with a few; where none of those can be placed it looks at more."""
+        """Where nothing of a narrow look could be placed the next one is wide, and the next after a wide one wider, as long as slots are free."""
         if placed:
-            self._stages_to_look_at = max(STAGES_A_LOOK, 2 * placed)
-        elif self._stages_to_look_at <= len(picture.waiting) < queries.STAGES_PER_QUERY and any(node.slots > node.used for node in picture.nodes):
-            self._stages_to_look_at = min(queries.STAGES_PER_QUERY, 4 * self._stages_to_look_at)
+            self._wide_limit = STAGES_A_WIDE_LOOK
+        elif 0 < picture.limit <= len(picture.waiting) < queries.STAGES_PER_QUERY and any(node.slots > node.used for node in picture.nodes):
+            self._wide_limit = min(queries.STAGES_PER_QUERY, 4 * self._wide_limit) if picture.wide else self._wide_limit
+            self._wide_at = self._looked_at - WIDE_EVERY
             self._streams.bell.set()
 
     def _views(self, nodes: Iterable[NodeRow]) -> list[NodeView]:
@@ -107,25 +130,22 @@ class PlacementLoop:
             await self._streams.placed([one.attempt for one in batch if one.attempt not in not_taken])
         return bool(refused)
 
-    async def _explain(self, waiting: Sequence[WaitingStage], reasons: dict[tuple[str, str], str]) -> bool:
-        """Puts changed reasons into the ledger, at most some a second; True if some are left. It also makes runs `queued` whose time came."""
-        now, mono = self._reign.clock.now(), self._reign.clock.monotonic_ns()
+    async def _explain(self, waiting: Sequence[WaitingStage], reasons: dict[tuple[str, str], str]) -> None:
+        """Puts changed reasons into the ledger, some at a time. It also makes runs `queued` whose time came."""
+        now = self._reign.clock.now()
         changed = [one for one in waiting if (one.run, one.stage) in reasons and _is_news(one, reasons[one.run, one.stage], now)]
-        if changed and mono - self._explained_at >= SECOND:
-            self._explained_at = mono
-            batch, changed = changed[:EXPLAINED_A_SECOND], changed[EXPLAINED_A_SECOND:]
-            waits = tuple(WaitReason(run=one.run, stage=one.stage, reason=reasons[one.run, one.stage]) for one in batch)
-            await self._reign.propose(ExplainWaits(waits=waits))
-        return bool(changed)
+        if changed:
+            waits = [WaitReason(run=one.run, stage=one.stage, reason=reasons[one.run, one.stage]) for one in changed[:EXPLAINED_A_SECOND]]
+            await self._reign.propose(ExplainWaits(waits=tuple(waits)))
 
-    async def _sleep(self, picture: _Picture, *, refused: bool, unexplained: bool) -> None:
+    async def _sleep(self, picture: _Picture, *, refused: bool, unplaced: bool) -> None:
         if refused:
             return await self._reign.clock.sleep(RETRY_S)
-        now = self._reign.clock.now()
-        moments = [now + IDLE] + [one.due_at for one in picture.waiting if one.due_at > now]
-        moments += [] if picture.next_due is None else [picture.next_due - LOOKAHEAD]
-        seconds = (min(moments) - now) / SECOND
-        await self._woken(picture.index, min(seconds, 1.0) if unexplained else seconds)
+        now, mono = self._reign.clock.now(), self._reign.clock.monotonic_ns()
+        spans = [IDLE] + [one.due_at - now for one in picture.waiting if one.due_at > now]
+        spans += [] if picture.next_due is None else [picture.next_due - LOOKAHEAD - now]
+        spans += [self._wide_at + WIDE_EVERY - mono] if unplaced else []
+        await self._woken(picture.index, max(0, min(spans)) / SECOND)
 
     async def _woken(self, index: int, seconds: float) -> None:
         """By the ledger, by the hub, or by time."""
