@@ -26,7 +26,7 @@ from igor_node.words import SECOND, new_id
 
 FIRES_A_BATCH = 1_000  # with names as long as they may be an entry stays under 1 MiB
 JOBS_A_BATCH = 1_000
-JOBS_A_TURN = 200  # read before other tasks of the event loop get a turn
+JOBS_A_TURN = 200  # read or decided before other tasks of the event loop get a turn
 IDLE = 5 * SECOND  # with nothing to do: also the longest time for which a stepped clock goes unnoticed
 JUMP_PAUSE_S = 0.2  # until timekeeping has handed over, or has taken the new time for good
 RETRY = SECOND // 2  # after a refusal
@@ -118,7 +118,9 @@ class FiresLoop:
         live = await reign.reads.query(lambda connection: queries.live_runs_by_job(connection, ids))
         decisions: list[tuple[_Scheduled, Decision]] = []
         room = FIRES_A_BATCH
-        for job in due:
+        for number, job in enumerate(due):
+            if number % JOBS_A_TURN == 0:
+                await asyncio.sleep(0)
             if room <= 0:
                 self._put(job, now)
                 continue

@@ -247,3 +247,61 @@ async def test_a_job_of_every_second_never_misses_nor_doubles_through_three_lead
         states = world.states()
         assert [at for at, _ in states] == list(range(1, states[-1][0] + 1))
         assert len(world.started()) == len(set(world.started())) >= 60
+        counts = world.audit()
+        assert (counts["due"], counts["ran"] + counts["pending"]) == (59, 59)
+        assert (counts["doubled"], counts["unaccounted"]) == (0, 0)
+
+
+async def test_every_fire_is_accounted_for_through_gaps_pushes_pauses_and_skips(tmp_path):
+    """A bad hour: the audit finds nothing doubled and nothing unaccounted for."""
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.durations["j"] = 25
+        world.push(job(every_s=20, overlap="skip"))
+        await world.lead()
+        await world.run(300)
+        await world.depose()
+        await world.run(900)
+        await world.lead()
+        await world.run(100)
+        world.push(job(every_s=7, overlap="queue_one"))
+        await world.run(333)
+        world.propose(PauseJobs(jobs=("p/j",)))
+        await world.run(500)
+        await world.depose()
+        world.propose(ResumeJobs(jobs=("p/j",)))
+        await world.run(50)
+        await world.lead()
+        await world.run(600)
+        world.push(job(every_s=50, overlap="cancel"))
+        await world.run(777)
+        counts = world.audit()
+        assert (counts["doubled"], counts["unaccounted"]) == (0, 0)
+        assert counts["pending"] <= 2
+        assert min(counts["ran"], counts["skipped"], counts["missed"]) > 10
+        assert world.together() == 1
+
+
+async def test_a_changed_schedule_never_names_a_time_before_its_push(tmp_path):
+    """At 50 s `every: 20s` takes the place of `every: 60s`: neither 20 nor 40 is made or missed."""
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.push(job(every_s=60))
+        await world.lead()
+        await world.run(50)
+        world.push(job(every_s=20))
+        await world.run(51)
+        assert world.started() == [60, 80, 100]
+        assert world.audit()["due"] == 3
+
+
+async def test_what_the_old_schedule_still_owed_at_the_push_is_decided_by_it(tmp_path):
+    """Nobody decided for a while; then a push came before a leader: the old schedule's fires up to the push are caught up, the new one's follow."""
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.push(job(every_s=60))
+        await world.run(130)
+        world.push(job(every_s=50))
+        await world.lead()
+        await world.run(30)
+        assert world.states() == [(60, "missed"), (120, "succeeded"), (150, "succeeded")]

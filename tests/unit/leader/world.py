@@ -25,10 +25,13 @@ from typing import Any
 from igor_node import stream
 from igor_node.definitions.jobs import Job, Schedule, Stage, encode_job
 from igor_node.leader.leader import Leader
+from igor_node.ledger import queries
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Envelope, FoundCluster, PushProject, RegisterNode, encode_envelope
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import ReadsSync
+from igor_node.rules.audit import JobRecords, Period, RunRecord, StretchRecord, audit
+from igor_node.rules.timetable import JobTimetable
 from igor_node.words import SECOND, Instant, new_id
 from raft.interface import Entry, Kind, Member, Members, NotLeader, Proposed
 
@@ -431,6 +434,20 @@ class World:
 
     def states(self, job: str = "p/j") -> list[tuple[int | None, str]]:
         return [(at, state) for at, state, _ in self.runs(job)]
+
+    def audit(self, job: str = "p/j") -> dict[str, int]:
+        """The counts of the audit from the begin of the world until now."""
+        now = self.clock.now()
+        found = self.query(lambda c: queries.audit_job(c, job, START, now))
+        records = JobRecords(
+            job=job,
+            decided_until=found.decided_until,
+            periods=[Period(one.after, one.state, JobTimetable(one.spec)) for one in found.segments if one.spec is not None],
+            runs=[RunRecord(one.run, one.scheduled_at, one.scheduled_at, one.state, one.reason, one.started_at) for one in found.records],
+            stretches=[StretchRecord(one.first, one.last, one.count, one.outcome, one.reason) for one in found.stretches],
+        )
+        answer = audit([records], START, now, now).as_json(START, now)
+        return {name: answer[name] for name in ("due", "ran", "skipped", "missed", "pending", "doubled", "unaccounted")}
 
     def started(self, job: str = "j") -> list[float]:
         return [(start.at - START) / SECOND for start in self.starts if start.job == job]
