@@ -71,7 +71,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def measure(cluster: Cluster, runs: int, clients: int) -> dict[str, Any]:
-    cluster.push("bench", {"name": "starts", "command": ["/bin/true"], "overlap": "allow", "max_parallel": 10_000, "max_queued": 100_000})
+    cluster.push("bench", {"name": "starts", "command": ["/bin/true"], "overlap": "allow", "max_parallel": 1_000, "max_queued": 10_000})
     made = asyncio.run(create_runs(cluster.leader().address, cluster.token, runs, clients))
 
     def done() -> list[dict[str, Any]] | None:

@@ -44,7 +44,7 @@ def prepare() -> Cluster:
     cluster = Cluster(3, folder=FOLDER)
     for node in cluster.nodes:
         node.folder.mkdir(parents=True, mode=0o700)
-        (node.folder / "node.toml").write_text(f'[environment]\nIGOR_DEMO_DATA = "{FOLDER / "data"}"\n')
+        (node.folder / "node.toml").write_text(f'[environment]\nDEMO_DATA = "{FOLDER / "data"}"\n')
     (FOLDER / "data").mkdir()
     return cluster
 

@@ -42,6 +42,7 @@ class LeaseWatch:
         self.asker_fd = -1  # of the child that asks now, -1 if none does
         self.asked_at_boot_ns = 0
         self.askers: set[int] = set()  # pids of asking children that have not been reaped
+        self.delivered = False  # the leader has every event that `deliver` was given
         self.look(protocol.boot_ns())
 
     @property
@@ -80,11 +81,16 @@ class LeaseWatch:
         least, most = ASK_AGAIN_LIMITS_NS
         self.ask_at_boot_ns = now + min(max(self.lease_ns // ASK_AGAIN_SHARE, least), most)
 
-    def _ask(self, now: int) -> None:
+    def deliver(self, events: list[dict[str, Any]], now: int) -> None:
+        """Tell the leader what happened, because the node is not there to do it; `delivered` says when it is committed."""
+        if self.asker_fd < 0 and self.spec["renew_addresses"]:
+            self._ask(now, events[-protocol.EVENTS_LIMIT :])
+
+    def _ask(self, now: int, events: list[dict[str, Any]] | None = None) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         pid = os.fork()
         if pid == 0:
-            _asker(self.spec, write_end, self.parent_pid)
+            _asker(self.spec, write_end, self.parent_pid, events or [])
         os.close(write_end)
         self.askers.add(pid)
         self.asker_fd, self.asked_at_boot_ns = read_end, now
@@ -97,7 +103,8 @@ class LeaseWatch:
             return False
         os.close(self.asker_fd)
         self.asker_fd = -1
-        if data == b"1" and (now < self.end_boot_ns or not self.binding):
+        self.delivered = self.delivered or data == DELIVERED
+        if data in (RENEWED, DELIVERED) and (now < self.end_boot_ns or not self.binding):
             self.from_boot_ns = max(self.from_boot_ns, self.asked_at_boot_ns)
         return True
 
@@ -105,7 +112,10 @@ class LeaseWatch:
 # --- in the child
 
 
-def _asker(spec: dict[str, Any], answer_fd: int, parent_pid: int) -> None:
+REFUSED, RENEWED, DELIVERED = b"0", b"1", b"2"
+
+
+def _asker(spec: dict[str, Any], answer_fd: int, parent_pid: int, events: list[dict[str, Any]]) -> None:
     """Never returns."""
     try:
         linux.die_with_parent(signal.SIGKILL)
@@ -114,9 +124,27 @@ def _asker(spec: dict[str, Any], answer_fd: int, parent_pid: int) -> None:
         signal.set_wakeup_fd(-1)
         signal.alarm(ASK_LIMIT_S)
         if os.getppid() == parent_pid:
-            os.write(answer_fd, b"1" if ask_voters(spec) else b"0")
+            delivered = bool(events) and report(spec, events)
+            os.write(answer_fd, DELIVERED if delivered else RENEWED if ask_voters(spec) else REFUSED)
     finally:
         os._exit(0)
+
+
+def report(spec: dict[str, Any], events: list[dict[str, Any]]) -> bool:
+    """Whether the leader has committed all of them. The node sends them again when it is back, which changes nothing."""
+    attempt = spec["attempt"]
+    body = json.dumps({"events": [{**event, "attempt": attempt} for event in events]}).encode()
+    addresses = list(spec["renew_addresses"])
+    for address in addresses:
+        try:
+            answer, leader = _ask_one(address, protocol.EVENTS_PATH.format(attempt=attempt), spec["renew_token"], body)
+        except (OSError, ValueError):
+            continue  # dead, or not a node
+        if answer.get("upto", 0) >= events[-1]["seq"]:
+            return True
+        if leader and leader not in addresses:
+            addresses.append(leader)
+    return False
 
 
 def ask_voters(spec: dict[str, Any]) -> bool:
@@ -126,7 +154,7 @@ def ask_voters(spec: dict[str, Any]) -> bool:
     answers: list[dict[str, Any]] = []
     for address in addresses:
         try:
-            answer, leader = _ask_one(address, spec["attempt"], spec["renew_token"])
+            answer, leader = _ask_one(address, protocol.RENEW_PATH.format(attempt=spec["attempt"]), spec["renew_token"], b"{}")
         except (OSError, ValueError):
             continue  # dead, or not a node: the others decide
         answers.append(answer)
@@ -137,7 +165,7 @@ def ask_voters(spec: dict[str, Any]) -> bool:
     return False
 
 
-def _ask_one(address: str, attempt: str, token: str) -> tuple[dict[str, Any], str]:
+def _ask_one(address: str, path: str, token: str, body: bytes) -> tuple[dict[str, Any], str]:
     """The answer, and the leader's address if it names one."""
     from http.client import HTTPConnection, HTTPException, HTTPSConnection  # only here: wrappers never pay for it
     from urllib.parse import urlsplit
@@ -146,8 +174,8 @@ def _ask_one(address: str, attempt: str, token: str) -> tuple[dict[str, Any], st
     connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = connect(parts.hostname or "", parts.port, timeout=ASK_TIMEOUT_S)
     try:
-        path = parts.path.rstrip("/") + protocol.RENEW_PATH.format(attempt=attempt)
-        connection.request("POST", path, body=b"{}", headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        connection.request("POST", parts.path.rstrip("/") + path, body=body, headers=headers)
         response = connection.getresponse()
         answer, leader = json.loads(response.read(1 << 16)), response.getheader(protocol.LEADER_HEADER, "")
     except HTTPException as problem:

@@ -13,6 +13,7 @@ from wrapper import protocol
 
 LATER_PARTS = 4  # kept after the first: with an eighth of the limit each, the last three eighths at least
 SMALLEST_PART_BYTES = 4096
+PIECES_A_PART = 16  # a record of short lines is several times as long as they are: what a part may be too long by
 PAUSE_AFTER_ERROR_NS = 200_000_000  # a full disk is asked five times a second, not at every line
 
 
@@ -33,8 +34,9 @@ class Log:
         """Never raises for what a disk can do."""
         if self.lost_bytes and at >= self.quiet_until and self._store(self._mark(at), at):
             self.lost_bytes = 0
-        for start in range(0, len(data), self.part_bytes):
-            piece = data[start : start + self.part_bytes]
+        step = max(1, self.part_bytes // PIECES_A_PART)
+        for start in range(0, len(data), step):
+            piece = data[start : start + step]
             if self.lost_bytes or not self._store(protocol.log_records(stream, at, piece), at):
                 self.lost_bytes += len(piece)
 

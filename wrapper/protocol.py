@@ -316,6 +316,8 @@ def parse_log_line(line: bytes) -> tuple[int, str, bool, bytes] | None:
 # --- renewal by the wrapper: POST {address}/v1/attempts/{attempt}/renew, Authorization: Bearer {renew_token}
 
 RENEW_PATH = "/v1/attempts/{attempt}/renew"
+EVENTS_PATH = "/v1/attempts/{attempt}/events"  # body {"events": […]}; the leader's `{"renewed": true, "upto": SEQ}` once they are committed
+EVENTS_LIMIT = 1_000  # of one report
 LEADER_HEADER = "Igor-Leader"  # of an answer that is not the leader's: where the leader is
 
 

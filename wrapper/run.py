@@ -83,6 +83,7 @@ def _live(attempt: str, boot_id: str, events: protocol.EventFile) -> bool:
         return True
     wrapper = Wrapper(attempt, spec, events, boot_id)
     wrapper.live()
+    wrapper.stand_by()
     wrapper.close()
     return _has_no_child()
 
@@ -102,18 +103,19 @@ def _without_spec(events: protocol.EventFile) -> None:
         events.append(outcome.event("ended", time.time_ns()), sync=True)
 
 
-def _tell(attempt: str, size: int) -> None:
-    """Wake the node. A pipe and not a datagram socket: those hold ten messages by default, this one hundreds."""
+def _tell(attempt: str, size: int) -> bool:
+    """Wake the node; whether there is one. A pipe and not a datagram socket: those hold ten messages by default, this one hundreds."""
     try:
         fd = os.open(f"../../{protocol.WAKE}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return  # the node is down: it reads the file when it is back
+        return False  # nobody has it open: the node is down, and reads the file when it is back
     try:
         os.write(fd, b"%b %d\n" % (attempt.encode(), size))
     except OSError:
         pass  # the node is busy: it looks at all files every now and then
     finally:
         os.close(fd)
+    return True
 
 
 class Wrapper:
@@ -171,6 +173,20 @@ class Wrapper:
             try_n += 1
             if not self._go_on(try_n, self._try(try_n), recorded=False):
                 return
+
+    def stand_by(self) -> None:
+        """While the node is down, tell the leader itself how it ended: the job's next run may wait for that, and nobody shall rerun what has ended.
+
+        Until that is done the lease is kept alive, as long as it can be.
+        """
+        begin = now = protocol.boot_ns()
+        while not self.lease.delivered and not self._lease_over() and now - begin < STAND_BY_LIMIT_NS:
+            if _tell(self.attempt, self.events.size):
+                return  # the node is (back) there, and reads the file
+            self.lease.deliver(self.events.events, now)
+            self._turn(now + min(STAND_BY_LOOKS_NS[1], STAND_BY_LOOKS_NS[0] + (now - begin) // 8))
+            self._reap()
+            now = protocol.boot_ns()
 
     def _history(self) -> tuple[int, Outcome | None]:
         """The number of the last try that began, and how it ended, if it did."""
@@ -512,6 +528,8 @@ class Wrapper:
 
 
 LEASE_OVER = "its lease ran out"
+STAND_BY_LOOKS_NS = (200_000_000, 10_000_000_000)  # between two looks at node and leader: often through an election, seldom in a long outage
+STAND_BY_LIMIT_NS = 86_400 * 1_000_000_000  # a machine without its node for a day counts as lost all the same
 
 
 def _sync_names() -> None:

@@ -1,2 +1,1 @@
-"""The web page: shell template, static files. It uses /v1 alone.
-"""
+"""The web page: shell template, static files. It uses /v1 alone."""

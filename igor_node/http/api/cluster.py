@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -20,12 +21,14 @@ from igor_node.http.problems import NotHere
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.http.services import NodeView
 from igor_node.ledger import commands, queries
-from igor_node.words import NAME, SECOND, Denied, Invalid, NodeState, Role, Unauthenticated, Unavailable, WrongHost
+from igor_node.words import NAME, SECOND, Denied, Invalid, NodeState, NotFound, Role, Unauthenticated, Unavailable, WrongHost, new_id
+from raft.interface import Halted, NotLeader, Unknown
 
 NODE_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 ADDRESS = re.compile(r"(https?://)?(\[[0-9a-fA-F:]+\]|[0-9A-Za-z.-]+):\d{1,5}")
 LABELS_LIMIT = 100
 SLOTS_LIMIT = 10_000
+REPORT_WITHIN_S = 2.0  # a wrapper asks again soon
 STREAM_PING_S = 10.0  # a node that is gone without a word is noticed
 CLOSE_S = 0.5  # how long the other side has to answer a close
 
@@ -40,6 +43,10 @@ class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slots: int = 1
     version: str = ""
     cluster: str = ""
+
+
+class ReportBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    events: Annotated[list[stream.AttemptEvent], msgspec.Meta(max_length=stream.EVENTS_PER_REPORT)]
 
 
 class LeaveBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -264,6 +271,28 @@ async def renew(call: Call) -> Any:
     return {"no_leader": True, "voter": me, "node": services.me.id, "term": status.term}
 
 
+async def report(call: Call) -> Any:
+    """A wrapper whose node is down tells the leader itself what happened. The node sends the same again later: each event counts once."""
+    attempt, events = call.part("attempt"), call.body.events
+    token = given_token(call.request)
+    services = call.services
+    if not services.replica.is_leader():
+        raise NotHere(services.leader_address())
+    if not services.renew(attempt, token):
+        raise Unauthenticated("the attempt or its token is not known, or the attempt has ended")
+    if any(event.attempt != attempt for event in events):
+        raise Denied(f"the token is good for {attempt} alone")
+    row = await services.reads.query(lambda connection: queries.attempt(connection, attempt))
+    if row is None:
+        raise NotFound(f"attempt {attempt} is not known here")
+    call.command_id, call.deadline = new_id(call.now()), asyncio.get_running_loop().time() + REPORT_WITHIN_S
+    try:
+        done = await call.propose(commands.ReportEvents(node=row.node, events=tuple(events)))
+    except (NotLeader, Unknown, Halted) as problem:
+        raise Unavailable(f"the events are not committed: {problem}", hint="send them again") from None
+    return {"renewed": True, "upto": done["upto"].get(attempt, 0)}
+
+
 def given_token(request: web.Request) -> str:
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() != "bearer" or not token:
@@ -351,6 +380,10 @@ ROUTES = (
     Route(
         method="POST", path="/v1/attempts/{attempt}/renew", handler=renew, summary="Renew an attempt's lease, with the attempt's own token",
         role=None, where=Where.HERE, own_token=True,
+    ),
+    Route(
+        method="POST", path="/v1/attempts/{attempt}/events", handler=report, summary="Report an attempt's events while its node is down",
+        role=None, where=Where.HERE, own_token=True, body=ReportBody,
     ),
     Route(method="GET", path="/healthz", handler=healthz, summary="Alive", role=None, where=Where.HERE, any_host=True),
     Route(method="GET", path="/readyz", handler=readyz, summary="Quorum and caught up", role=None, where=Where.HERE, any_host=True),

@@ -243,3 +243,38 @@ async def test_a_replica_that_stopped_is_not_healthy(world: World) -> None:
 async def test_figures(world: World) -> None:
     text = (await world.ask("GET", "/metrics", role=Role.VIEWER)).value.decode()
     assert "igor_raft_leader 1" in text and "# TYPE igor_runs_running gauge" in text
+
+
+# --- what a wrapper tells while its node is down
+
+
+async def tell(world: World, attempt: str, name: str, events: list[dict[str, Any]], token: str = "good") -> Any:
+    path = f"/v1/attempts/{attempt}/events"
+    return await world.ask("POST", path, {"events": events}, node=world.nodes[name], role=None, Authorization=f"Bearer {token}")
+
+
+def whole_life(attempt: str) -> list[dict[str, Any]]:
+    kinds: list[dict[str, Any]] = [
+        {"kind": "held"},
+        {"kind": "try_started", "try_n": 1},
+        {"kind": "try_ended", "try_n": 1, "state": "succeeded", "exit_code": 0},
+        {"kind": "ended", "state": "succeeded", "exit_code": 0},
+    ]
+    return [{"attempt": attempt, "seq": seq, "at": 1_900_000_000_000_000_000 + seq, **event} for seq, event in enumerate(kinds, 1)]
+
+
+async def test_a_wrapper_reports_its_end_itself(three: World) -> None:
+    """The run ends though its node is down; the same report again changes nothing."""
+    attempt = await an_attempt(three)
+    for _ in range(2):
+        answer = await tell(three, attempt, "n1", whole_life(attempt))
+        assert (answer.status, answer.value["upto"]) == (200, 4)
+    run = (await three.ask("GET", f"/v1/runs/{attempt.split('.')[0]}")).value
+    assert run["state"] == "succeeded" and len(run["stages"][0]["attempts"][0]["tries"]) == 1
+
+
+async def test_a_report_is_for_the_leader_and_for_its_own_attempt(three: World) -> None:
+    attempt = await an_attempt(three)
+    elsewhere = await tell(three, attempt, "n2", whole_life(attempt))
+    assert (elsewhere.status, elsewhere.headers["Igor-Leader"]) == (421, three.leader.url)
+    assert (await tell(three, attempt, "n1", whole_life("other.main.1"))).status == 403

@@ -41,7 +41,7 @@ def run(place, name, stage=None, params=None, **more):
     for each in job.stages:
         if stage is None or each.name == stage:
             argv, env = command_of(job, each, params)
-            env = {"PATH": PATH, **env, **SHORT, "IGOR_DEMO_DATA": str(place / "data"), **more}
+            env = {"PATH": PATH, **env, **SHORT, "DEMO_DATA": str(place / "data"), **more}
             done = subprocess.run(argv, env=env, cwd=place / "scratch", capture_output=True, text=True, timeout=60)
             if done.returncode:
                 return done

@@ -50,6 +50,20 @@ class Room:
         self.clock_ns = time.time_ns() - protocol.boot_ns()
         self.names: list[str] = []
         self.zygote: subprocess.Popen[bytes] | None = None
+        self.ear = -1
+        self.node_up()
+
+    # --- the node, as far as a wrapper notices it: it holds the pipe open
+
+    def node_up(self) -> None:
+        path = self.root / protocol.WAKE
+        if not path.exists():
+            os.mkfifo(path)
+        self.ear = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def node_down(self) -> None:
+        os.close(self.ear)
+        self.ear = -1
 
     # --- the pre-loaded process
 
@@ -160,6 +174,8 @@ class Room:
     # --- the end
 
     def close(self) -> None:
+        if self.ear >= 0:
+            self.node_down()
         if self.zygote is not None:
             self.control.close()
             try:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from tests.unit.wrapper.room import MILLISECOND, SECOND, Room, alive
+from tests.unit.wrapper.room import MILLISECOND, SECOND, Room, alive, wait_for
 from wrapper import protocol
 
 
@@ -255,3 +255,26 @@ def test_asking_leaves_no_trace_in_the_measures(room: Room, voters: Callable[...
     """The child that asks is no process of the command's."""
     events = room.run("sleep 1.3", lease_ns=2 * SECOND, renew_addresses=voters(yes).addresses)
     assert events[-1]["state"] == "succeeded" and "reason" not in events[-1]
+
+
+def test_what_ended_while_the_node_is_down_is_told_to_the_leader(room: Room, voters: Callable[..., Voters]) -> None:
+    """The job's next run may wait for this end, so it does not wait for the node: the wrapper reports it, and is done."""
+    group = voters(lambda: (200, {}, {"renewed": True, "upto": 4}))
+    room.node_down()
+    attempt = room.start("exit 6", renew_addresses=["http://127.0.0.1:9", *group.addresses])
+    room.finish(attempt)
+    wait_for(lambda: not protocol.lock_holder(str(room.folder(attempt) / protocol.LOCK)), "the wrapper to end")
+    assert group.asked == [(0, f"/v1/attempts/{attempt}/events", "Bearer secret")]
+
+
+def test_what_ended_while_nobody_listens_keeps_its_lease(room: Room, voters: Callable[..., Voters]) -> None:
+    """No node, and a leader that commits nothing: the wrapper goes on renewing, so nobody reruns it, until the node is back."""
+    group = voters(yes)
+    room.node_down()
+    attempt = room.start("exit 6", lease_ns=SECOND, renew_addresses=group.addresses)
+    room.finish(attempt)
+    wait_for(lambda: len(group.asked) >= 3, "renewals after the end")
+    assert protocol.lock_holder(str(room.folder(attempt) / protocol.LOCK))
+    room.node_up()
+    wait_for(lambda: not protocol.lock_holder(str(room.folder(attempt) / protocol.LOCK)), "the wrapper to end")
+    assert room.kinds(attempt) == ["held", "try_started", "try_ended", "ended"]
