@@ -18,12 +18,14 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from igor_node.words import IgorError
+from wrapper import protocol
 
 
 class DataDirProblem(IgorError):
@@ -110,6 +112,22 @@ class DataDir:
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
+
+    def reset(self) -> None:
+        """Gives up the cluster that this directory belonged to; `node.toml` stays. Raises DataDirProblem while commands of it are running."""
+        running = [folder.name for folder in (self.path / "attempts" / protocol.OPEN).glob("*") if protocol.lock_holder(str(folder / protocol.LOCK))]
+        if running:
+            raise DataDirProblem(
+                f"data directory {self.path}: {len(running)} commands of its cluster are still running", hint="let them end, or end them first"
+            )
+        for entry in sorted(self.path.iterdir()):
+            if entry.name in ("node.toml", "lock"):
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        self._sync()
 
     def peers(self) -> list[str]:
         return [line for line in (self.read("peers") or "").splitlines() if line]

@@ -120,6 +120,7 @@ class Node:
         self.halted: str | None = None
         self.identity: Identity
         self.key: bytes
+        self.ledger: Ledger
         self.replica: Replica
         self.agent: Agent
         self.reads: Reads
@@ -127,8 +128,9 @@ class Node:
     async def run(self) -> int:
         self._handle_signals()
         self.data.lock()
+        if self.join is not None and self.join.reset:
+            self.data.reset()
         known = self.data.read_identity()
-        self._check_join(known)
         sock = self._open_port(known)
         try:
             address = self.settings.advertise or address_of(sock)
@@ -148,13 +150,6 @@ class Node:
 
     # --- who this node is
 
-    def _check_join(self, known: Identity | None) -> None:
-        if known is not None and self.join is not None and self.join.reset:
-            raise RefusedByCluster(
-                f"{self.data.path} is node {known.name} of cluster {known.cluster}; a reset of a node that has joined is not there in this version",
-                hint="join with an empty data directory, and take the old node out with igor-node leave",
-            )
-
     def _open_port(self, known: Identity | None) -> Any:
         """The address asked for; a node that was in service before keeps its own where none, or any port, was asked for."""
         host, port = split_address(self.settings.listen)
@@ -169,6 +164,7 @@ class Node:
 
     async def _become(self, known: Identity | None, address: str) -> Identity:
         if known is not None:
+            await self._check_cluster(known, address)
             given = {name: getattr(self.settings, name) for name in ("name", "labels", "slots") if name in self.settings.given}
             identity = msgspec.structs.replace(known, address=address, pid=os.getpid(), **given)
         elif self.join is not None:
@@ -181,6 +177,22 @@ class Node:
             self.data.write("cluster.key", secrets.token_hex(32) + "\n", secret=True)
         self.data.write_identity(identity)
         return identity
+
+    async def _check_cluster(self, known: Identity, address: str) -> None:
+        """`join` on a directory in use goes on in its own cluster, and is refused by another one. Where nobody answers, it goes on."""
+        if self.join is None:
+            return
+        body = {
+            "id": known.id, "name": known.name, "address": address, "labels": known.labels, "slots": known.slots, "version": __version__,
+            "cluster": known.cluster,
+        }  # fmt: skip
+        try:
+            await ask_to_join(self.join.peers, self.join.token or self._node_token(), body)
+        except Unavailable as problem:
+            log.warning("no peer could be asked; the node goes on as what it is", reason=problem.message)
+        except RefusedByCluster as problem:
+            hint = f"{self.data.path} is node {known.name} of cluster {known.cluster}; to give that up and join anew: igor-node join --reset"
+            raise RefusedByCluster(problem.message, hint=hint) from None
 
     async def _join(self, address: str) -> Identity:
         """Asks the peers, one after the other, until one of them has registered this node."""
@@ -209,7 +221,7 @@ class Node:
         loop = asyncio.get_running_loop()
         folder = self.data.path
         async with AsyncExitStack() as stack:
-            ledger = Ledger(folder / "ledger.sqlite", lambda index, topics: _soon(loop, self.changes.notify, index, topics))
+            ledger = self.ledger = Ledger(folder / "ledger.sqlite", lambda index, topics: _soon(loop, self.changes.notify, index, topics))
             stack.callback(ledger.close)
             self.changes.notify(ledger.applied().index, ())
             self.reads = Reads(folder / "ledger.sqlite")
@@ -357,8 +369,8 @@ class Node:
         return self.data.read("node.token") or ""
 
     def _holds_ledger(self) -> bool:
-        status = self.replica.status()
-        return status.applied_index > 0 and status.members.find(self.identity.id) is not None
+        """A new learner is asked only from the moment it has applied the entry that made it one: what it answers is never older than its joining."""
+        return self.ledger.applied().members.find(self.identity.id) is not None and self._members().find(self.identity.id) is not None
 
     def _leader_address(self) -> str | None:
         leader = self.replica.leader()

@@ -45,16 +45,18 @@ class Node:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = cluster.folder / f"{name}.log"
 
-    def start(self, *, join: Node | None = None, wait: bool = True) -> Node:
-        """Founds (an empty folder), joins, or goes on: whatever fits the folder."""
-        command = [sys.executable, "-m", "igor_node.cli.node"]
+    def start(self, *, join: Node | None = None, wait: bool = True, arguments: Sequence[str] = ()) -> Node:
+        """Founds (an empty folder), joins, or goes on: whatever fits the folder; or exactly what `arguments` say."""
+        program = [sys.executable, "-m", "igor_node.cli.node"]
+        command = list(program)
         if join is not None and not (self.folder / "node.json").exists():
             command += ["join", join.address, "--token-file", str(join.folder / "join.token")]
         else:
             command += ["start"]
         if not (self.folder / "node.json").exists():
             command += ["--listen", "127.0.0.1:0", "--name", self.name, *self.options]
-        command += ["--data-dir", str(self.folder), "--log-format", "json"]
+        command += ["--data-dir", str(self.folder)]
+        command = [*(program + list(arguments) if arguments else command), "--log-format", "json"]
         (self.folder / "address").unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
