@@ -125,9 +125,9 @@ def test_keyboard_alone(page: Page) -> None:
 def test_a_phone_can_read_it(page: Page) -> None:
     """At 390 pixels nothing runs off the side."""
     page.set_viewport_size({"width": 390, "height": 800})
-    for where in ("#/home", "#/jobs", "#/runs", "#/nodes"):
+    for where, element in (("#/home", ".sentence"), ("#/jobs", "igor-jobs tbody"), ("#/runs", "igor-runs tbody"), ("#/nodes", "igor-nodes .card")):
         open_page(page, where)
-        page.wait_for_timeout(300)
+        page.wait_for_selector(element)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1"), where
 
 
