@@ -35,7 +35,7 @@ class Job extends Live {
     return html`<table class="stack"><thead><tr><th>State</th><th>Scheduled or created</th><th class="number">Late</th><th class="number">Took</th><th>Node</th><th>Reason</th><th>Run</th></tr></thead><tbody>
       ${runs.map((run) => html`<tr><td>${state(run.state)}</td><td data-name="Time" class="nowrap">${when(run.scheduled_time || run.created_at)}</td>
         <td class="number" data-name="Late">${duration(run.lateness_s)}</td><td class="number" data-name="Took">${run.started_at ? duration(between(run.started_at, run.ended_at)) : '–'}</td>
-        <td data-name="Node">${run.stages?.[0]?.attempts?.at(-1)?.node || '–'}</td><td data-name="Reason">${run.reason || ''}</td>
+        <td data-name="Node">${run.stages?.[0]?.attempts?.at(-1)?.node || '–'}</td><td class="reason" data-name="Reason">${run.reason || ''}</td>
         <td><a class="main mono" href=${runLink(run.id)}>${run.id}</a></td></tr>`)}</tbody></table>
       <p><a href=${link(['runs'], { job: this.data.job.id })}>All runs of this job</a></p>`;
   }

@@ -58,7 +58,7 @@ class Runs extends Live {
       <table class="stack"><thead><tr><th>State</th><th>Job</th><th>Scheduled or created</th><th>Trigger</th><th class="number">Late</th><th class="number">Took</th><th>Reason</th><th>Run</th></tr></thead><tbody>
         ${items.map((run) => html`<tr><td>${state(run.state)}</td><td data-name="Job"><a href=${jobLink(run.job)}>${run.job}</a></td><td class="nowrap" data-name="Time">${when(run.scheduled_time || run.created_at)}</td>
           <td data-name="Trigger">${run.trigger}</td><td class="number" data-name="Late">${duration(run.lateness_s)}</td>
-          <td class="number" data-name="Took">${run.started_at ? duration(between(run.started_at, run.ended_at)) : '–'}</td><td data-name="Reason">${run.reason || ''}</td>
+          <td class="number" data-name="Took">${run.started_at ? duration(between(run.started_at, run.ended_at)) : '–'}</td><td class="reason" data-name="Reason">${run.reason || ''}</td>
           <td><a class="main mono" href=${runLink(run.id)}>${run.id}</a></td></tr>`)}</tbody></table>
       ${next ? html`<p><button @click=${this.more}>Show ${PAGE} more</button></p>` : nothing}`}`;
   }
