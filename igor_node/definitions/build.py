@@ -138,8 +138,10 @@ def run_builder(path: Path, faults: Faults) -> list[Fields]:
         finally:
             sys.path.remove(str(path.parent))
     except SyntaxError as problem:
+        faults.unread = True
         faults.add(Origin(path.name, problem.lineno or 1), (), f"{problem.msg}; expected Python")
     except (Exception, SystemExit) as problem:  # a person's program: whatever it raises is a fault of the file
+        faults.unread = True
         lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(path)]
         line = lines[-1] if lines else 1
         faults.add(Origin(path.name, line or 1), (), f"{type(problem).__name__}: {problem}; expected a program that ends well")

@@ -33,30 +33,36 @@ def read_file(name: str, data: bytes, faults: Faults) -> list[Document]:
     origin = Origin(name, 1)
     if len(data) > FILE_LIMIT_BYTES:
         faults.add(origin, (), f"the file has {len(data)} bytes; expected at most {FILE_LIMIT_BYTES}")
+        faults.unread = True
         return []
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = data.count(b"\n", 0, problem.start) + 1
         faults.add(Origin(name, line), (), f"byte {problem.start + 1} is not UTF-8; expected a file in UTF-8")
+        faults.unread = True
         return []
-    documents = _read(name, text, faults)
-    if documents is not None and not documents:
-        faults.add(origin, (), "the file is empty; expected at least one definition")
-    return documents or []
+    documents: list[Document] = []
+    if _read(name, text, faults, documents):
+        if not documents:
+            faults.add(origin, (), "the file is empty; expected at least one definition")
+    else:
+        faults.unread = True
+    return documents
 
 
-def _read(name: str, text: str, faults: Faults) -> list[Document] | None:
-    """None where the file could not be read to its end."""
+def _read(name: str, text: str, faults: Faults, documents: list[Document]) -> bool:
+    """Whether the file could be read to its end; `documents` gets those before."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     reader = _Reader(name, faults)
     try:
         events = YAML(typ="safe", pure=True).parse(text)
-        return [document for document in reader.documents(iter(events)) if document.value is not None]
+        documents += (document for document in reader.documents(iter(events)) if document.value is not None)
+        return True
     except _Broken:
-        return None
+        pass
     except MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         faults.add(Origin(name, mark.line + 1 if mark else 1), (), f"{_words(problem)}; expected YAML 1.2")
@@ -64,7 +70,7 @@ def _read(name: str, text: str, faults: Faults) -> list[Document] | None:
         what = getattr(problem, "reason", None) or str(problem).splitlines()[0]
         position = getattr(problem, "position", 0)
         faults.add(Origin(name, text.count("\n", 0, position) + 1), (), f"the file cannot be read ({what}); expected YAML 1.2")
-    return None
+    return False
 
 
 def _words(problem: Any) -> str:
@@ -175,12 +181,14 @@ class _Reader:
             key = event.value
             here = (*path, key)
             if key in node.value:
-                first = self.lines[dotted(here)]
-                self._fault(event, here, f"the key stands twice, first in line {first}; expected it once")
-            else:
-                self.lines[dotted(here)] = event.start_mark.line + 1
+                self._fault(event, here, f"the key stands twice, first in line {self.lines[dotted(here)]}; expected it once")
+                lines, self.lines = self.lines, {}  # the first value counts, with its own lines
+                self._take(node, self._node(next(events), events, here))
+                self.lines = lines
+                continue
+            self.lines[dotted(here)] = event.start_mark.line + 1
             self._take(node, self._node(next(events), events, here))
-            node.value.setdefault(key, self._last)
+            node.value[key] = self._last
         return node
 
     _last: Any = None

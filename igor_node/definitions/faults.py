@@ -60,10 +60,11 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 class Faults:
-    """The faults found so far, given out by file and line."""
+    """The faults found so far, given out by file and line. `unread`: some file could not be read to its end, so that what it defines is not known."""
 
     def __init__(self) -> None:
         self._found: list[tuple[str, int, int, str]] = []
+        self.unread = False
 
     def add(self, origin: Origin, path: Path, what: str) -> None:
         entry = (origin.file, origin.line_of(path), len(self._found), f"{origin.place(path)}: {dotted(path) or 'document'}: {what}")

@@ -15,7 +15,8 @@ from typing import Any
 from igor_node.definitions.documents import FILE_LIMIT_BYTES, NESTING_LIMIT, read_file
 from igor_node.definitions.faults import Faults, Origin
 from igor_node.definitions.jobs import Job
-from igor_node.definitions.resolve import Written, resolve
+from igor_node.definitions.judged import Written
+from igor_node.definitions.resolve import resolve
 from igor_node.words import NAME, Instant, Invalid, wall_now
 
 FILES_LIMIT = 20_000  # of one folder
@@ -109,6 +110,7 @@ def _bytes(path: Path, faults: Faults) -> bytes | None:
             return file.read(FILE_LIMIT_BYTES + 1)
     except OSError as problem:
         faults.add(Origin(path.name), (), f"the file cannot be read ({problem.strerror}); expected a file that can")
+        faults.unread = True
         return None
 
 
@@ -118,9 +120,9 @@ def _yaml(path: Path, data: bytes, faults: Faults) -> list[dict[str, Any]]:
         value = document.value
         if not isinstance(value, dict):
             faults.add(Origin(path.name, document.line), (), "the document is not a mapping; expected apiVersion, kind and name")
-        elif "source" in value:
-            faults.add(Origin(path.name, document.line, document.lines), ("source",), '"source" is not a field here; expected it left out')
         else:
+            if "source" in value:
+                faults.add(Origin(path.name, document.line, document.lines), ("source",), '"source" is not a field here; expected it left out')
             objects.append({**value, "source": {"file": path.name, "line": document.line, "lines": document.lines}})
     return objects
 
@@ -141,7 +143,7 @@ def _project(folder: Path, objects: Sequence[dict[str, Any]], faults: Faults) ->
             if isinstance(value.get("name"), str):
                 return str(value["name"])
     name = folder.resolve().name
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) and not faults.unread:
         what = f"the folder's name \"{name}\" cannot be a project's; expected {PROJECT_FILE} with kind: Project and a name:"
         faults.add(Origin(str(folder)), (), what)
     return name

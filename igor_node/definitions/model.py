@@ -1,23 +1,17 @@
 """The shape of definition files: every kind, every field, as pydantic models.
 
-`check_shape` checks one document and gives all of its faults with their paths; `json_schema` is what editors use. Only the shape is judged here:
+`shape.py` checks a document by them and gives all of its faults; `json_schema` is what editors use. Only the shape is described here:
 what depends on other fields or other documents (schedules, names, circles, values) is `resolve.py`. Fields that this version does not carry out
 are checked for their shape too and then refused by `resolve.py`: nothing is accepted and ignored.
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from igor_node.definitions import fields as f
-from igor_node.definitions.faults import Faults, Origin, Path, meant
-from igor_node.definitions.values import shown
 
 API_VERSION = "igor/v1"
 STAGES_LIMIT = 1_000
@@ -249,151 +243,3 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of one document of a definition file."""
     union: Any = Annotated[Job | Calendar | Pool | Channel | Monitor | Project, Field(discriminator="kind")]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Igor definition", **TypeAdapter(union).json_schema()}
-
-
-@dataclass(frozen=True)
-class Shaped:
-    """A document as a model. `pruned`: what had to be taken away for that, because of faults that are noted already."""
-
-    document: Document
-    pruned: tuple[Path, ...] = ()
-
-    def hides(self, path: Path) -> bool:
-        """Whether a further fault at `path` may only be a consequence of what was taken away."""
-        return any(path == cut[: len(path)] or cut == path[: len(cut)] for cut in self.pruned)
-
-
-def check_shape(value: Any, origin: Origin, faults: Faults) -> Shaped | None:
-    """The document as a model, with its faults noted; without the faulty parts where there are some, so that the rest is checked as well."""
-    if not isinstance(value, dict):
-        faults.add(origin, (), f"{shown(value)} is not a definition; expected a mapping with apiVersion, kind and name")
-        return None
-    kind = value.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        wrong = "is missing" if kind is None else f"{shown(kind)} is not a kind"
-        faults.add(origin, ("kind",), f"{wrong}; {meant(str(kind), KINDS)}")
-        return None
-    try:
-        return Shaped(KINDS[kind].model_validate(value))
-    except ValidationError as problem:
-        errors = problem.errors(include_url=False)
-        for error in errors:
-            path = _path(error["loc"], value)
-            faults.add(origin, path, _words(error, KINDS[kind], path))
-    return _without(value, KINDS[kind], errors)
-
-
-def _without(value: dict[str, Any], kind: type[Document], errors: list[ErrorDetails]) -> Shaped | None:
-    """What is left without the faulty parts. A misspelt field counts as the one that was meant; its own faults show once it is mended."""
-    value, pruned = copy.deepcopy(value), []
-    for _ in range(PRUNING_ROUNDS):
-        for error in errors:
-            path = _path(error["loc"], value)
-            if _mend(value, kind, error, path):
-                pruned.append(path)
-        try:
-            return Shaped(kind.model_validate(value), tuple(pruned))
-        except ValidationError as problem:
-            errors = problem.errors(include_url=False)
-    return None
-
-
-def _mend(value: dict[str, Any], kind: type[Document], error: ErrorDetails, path: Path) -> bool:
-    """Whether something was taken away."""
-    parent: Any = value
-    for part in path[:-1]:
-        if isinstance(parent, dict) and part not in parent:
-            return False
-        parent = parent[part]
-    if not path or not isinstance(parent, dict):
-        if isinstance(parent, list) and isinstance(path[-1], int):
-            parent[path[-1]] = {"name": f"stage-{path[-1]}", "command": "true"} if path[0] == "stages" and len(path) == 2 else "unreadable"
-        return bool(path)
-    key = path[-1]
-    if error["type"] == "missing":
-        parent[str(key)] = FILLINGS.get(str(key), "unnamed")
-    elif error["type"] == "extra_forbidden":
-        given = parent.pop(key, None)
-        close = get_close_matches(str(key), known_fields(kind, path[:-1]), n=1)
-        if close and close[0] not in parent:
-            parent[close[0]] = given
-            return False
-    else:
-        parent.pop(key, None)
-        if key == "name":
-            parent["name"] = "unnamed"
-        elif key == "apiVersion":
-            parent["apiVersion"] = API_VERSION
-    return True
-
-
-PRUNING_ROUNDS = 4  # a misspelt field may hold another; what is still wrong after these shows when they are mended
-FILLINGS: dict[str, Any] = {"apiVersion": API_VERSION, "days": [], "slots": 1}
-
-
-def _path(loc: tuple[int | str, ...], value: Any) -> Path:
-    """pydantic marks a bad key by `[key]` at the end, and the members of a union by name; a path has only what the person wrote."""
-    path: list[int | str] = []
-    for part in loc:
-        known = isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int))
-        if part == "[key]" or (not known and path):
-            break
-        path.append(part)
-        if isinstance(value, dict):
-            value = value.get(part)
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            value = None
-    return tuple(path)
-
-
-def _words(error: ErrorDetails, kind: type[Document], path: Path) -> str:
-    given, details = error["input"], error.get("ctx", {})
-    match error["type"]:
-        case "value_error":
-            return str(details["error"])
-        case "extra_forbidden" if len(path) == 1 and path[0] in Schedule.model_fields:
-            return f'"{path[0]}" is not a field here; did you mean "schedule.{path[0]}"?'
-        case "extra_forbidden":
-            return f'"{path[-1]}" is not a field here; {meant(str(path[-1]), known_fields(kind, path[:-1]))}'
-        case "missing":
-            return f"is missing; expected {EXPECTED.get(str(path[-1]), 'a value')}"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return f"{shown(given)} is not a mapping; expected fields with values"
-        case "list_type":
-            return f"{shown(given)} is not a list; expected one, like [a, b]"
-        case "too_short":
-            return f"is empty; expected at least {details['min_length']}"
-        case "too_long":
-            return f"has {details.get('actual_length')} items; expected at most {details['max_length']}"
-    return f"{shown(given)} is not allowed; expected {error['msg'].removeprefix('Input should be ')}"
-
-
-EXPECTED = {
-    "apiVersion": API_VERSION,
-    "name": "a name",
-    "days": "a list of days, like [2026-12-25]",
-    "slots": "a number of slots",
-    "job": "the name of a job",
-}
-
-
-def known_fields(kind: type[BaseModel], path: Path) -> list[str]:
-    """The fields of the model that stands at `path` in a document of that kind."""
-    model: type[BaseModel] | None = kind
-    for part in path:
-        if isinstance(part, int) or model is None:
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        model = _model_in(annotation) or (model if annotation is None else None)
-    return list(model.model_fields) if model is not None else []
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in reversed(getattr(annotation, "__args__", ())):
-        if (found := _model_in(part)) is not None:
-            return found
-    return None

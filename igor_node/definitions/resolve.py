@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
 from igor_node.definitions import jobs as j
 from igor_node.definitions import model as m
 from igor_node.definitions.faults import Faults, Origin, Path
-from igor_node.definitions.judged import NOT_YET, as_tuple, given
+from igor_node.definitions.judged import NOT_YET, Defaults, Written, as_tuple, given
 from igor_node.definitions.param_rules import ParamRules
 from igor_node.definitions.schedule_rules import ScheduleRules
+from igor_node.definitions.shape import Shaped, check_shape
 from igor_node.definitions.stage_rules import NOT_YET_IN_WORK, StageRules
 from igor_node.definitions.values import shown
 from igor_node.words import Instant
@@ -28,24 +29,17 @@ NOT_YET_IN_JOB = ("state", "shadow", "on_failure", "on_success", "on_recovery", 
 NOT_YET_KINDS = ("Pool", "Channel", "Monitor")
 
 
-class Written(NamedTuple):
-    """One document as it was written, and where."""
-
-    value: Any
-    origin: Origin
-
-
 def resolve(project: str, documents: Sequence[Written], now: Instant, faults: Faults) -> list[j.Job]:
     """All jobs of the project, in the order of the documents."""
     defaults = _defaults(project, documents, faults)
-    shaped = [(written, m.check_shape(_with_defaults(written.value, defaults), written.origin, faults)) for written in documents]
+    shaped = [(written, check_shape(_with_defaults(written.value, defaults.value), written.origin, faults)) for written in documents]
     _check_names(shaped, faults)
     calendars = _calendars(shaped, faults)
     found = []
     for written, shape in shaped:
         if shape is not None and isinstance(shape.document, m.Job):
             before = len(faults)
-            job = _Compiling(project, shape, shape.document, written.origin, calendars, now, faults).job()
+            job = _Compiling(project, shape, shape.document, written, defaults, calendars, now, faults).job()
             if job is not None and len(faults) == before and not shape.pruned:
                 found.append(job)
         elif shape is not None and _kind(shape.document) in NOT_YET_KINDS:
@@ -60,25 +54,24 @@ def _kind(document: m.Document) -> str:
 # --- the project
 
 
-def _defaults(project: str, documents: Sequence[Written], faults: Faults) -> dict[str, Any]:
-    """The `defaults:` of the one Project document, {} where there is none or it is not valid."""
+def _defaults(project: str, documents: Sequence[Written], faults: Faults) -> Defaults:
+    """The `defaults:` of the one Project document, as far as they are valid."""
     found = [written for written in documents if isinstance(written.value, dict) and written.value.get("kind") == "Project"]
     for written in found[1:]:
         faults.add(written.origin, ("kind",), f"the project is named already in {found[0].origin.place()}; expected one Project")
     if not found:
-        return {}
+        return Defaults({}, Origin(""))
     value, origin = found[0]
     if isinstance(value.get("name"), str) and value["name"] != project:
         faults.add(origin, ("name",), f'"{value["name"]}" is another project; expected "{project}"')
-    defaults = value.get("defaults")
-    trial = Faults()
-    m.check_shape(value, origin, trial)
-    if not isinstance(defaults, dict) or len(trial):
-        return {}
+    shape = check_shape(value, origin, Faults())  # its faults are noted where all documents are
+    defaults = shape.value.get("defaults") if shape is not None else None
+    if not isinstance(defaults, dict):
+        return Defaults({}, origin)
     for path in (("command",), ("schedule", "cron"), ("schedule", "every"), ("schedule", "at")):
         if _at(defaults, path) is not None:
             faults.add(origin, ("defaults", *path), "cannot be the same for all jobs; expected it in each job")
-    return defaults
+    return Defaults(defaults, origin)
 
 
 def _at(value: Any, path: Path) -> Any:
@@ -106,30 +99,31 @@ def _merge(default: Any, own: Any) -> Any:
     return {key: _merge(default.get(key), own.get(key)) for key in [*default, *(own.keys() - default.keys())]}
 
 
-def _check_names(shaped: Sequence[tuple[Written, m.Shaped | None]], faults: Faults) -> None:
+def _check_names(shaped: Sequence[tuple[Written, Shaped | None]], faults: Faults) -> None:
     """Each kind has names of its own; also a document with other faults holds its name."""
-    first: dict[tuple[str, str], Origin] = {}
-    for written, _ in shaped:
-        kind, name = (written.value.get("kind"), written.value.get("name")) if isinstance(written.value, dict) else (None, None)
-        if not isinstance(kind, str) or not isinstance(name, str) or kind == "Project":
+    first: dict[tuple[str, str], str] = {}
+    for written, shape in shaped:
+        if shape is None or isinstance(shape.document, m.Project) or ("name",) in shape.pruned:
             continue
+        kind, name, path = _kind(shape.document), shape.value["name"], shape.as_written(("name",))
         if (kind, name) in first:
-            what = f'the {kind} "{name}" is defined already in {first[kind, name].place(("name",))}; expected a name of its own'
-            faults.add(written.origin, ("name",), what)
-        first.setdefault((kind, name), written.origin)
+            what = f'the {kind} "{name}" is defined already in {first[kind, name]}; expected a name of its own'
+            faults.add(written.origin, path, what)
+        first.setdefault((kind, name), written.origin.place(path))
 
 
-def _calendars(shaped: Sequence[tuple[Written, m.Shaped | None]], faults: Faults) -> dict[str, tuple[str, ...]]:
+def _calendars(shaped: Sequence[tuple[Written, Shaped | None]], faults: Faults) -> dict[str, tuple[str, ...]]:
     """The days of each calendar by its name."""
     found = {}
     for written, shape in shaped:
         document = shape.document if shape is not None else None
-        if not isinstance(document, m.Calendar):
+        if shape is None or not isinstance(document, m.Calendar):
             continue
         for index, text in enumerate(document.days):
             if not _is_date(text):
-                faults.add(written.origin, ("days", index), f"{shown(text)} is not a day; expected one like 2026-12-25")
-        found[document.name] = tuple(text for text in document.days if _is_date(text))
+                path = shape.as_written(("days", index))
+                faults.add(written.origin, path, f"{shown(text)} is not a day; expected one like 2026-12-25")
+        found[written.value.get("name") if ("name",) in shape.pruned else document.name] = tuple(text for text in document.days if _is_date(text))
     return found
 
 

@@ -101,7 +101,7 @@ class ScheduleRules(Judged):
         if not names and field == "include":
             self.fault((*path, "calendar", field), "is empty, so that no day is left; expected the names of calendars")
         for index, name in enumerate(names):
-            if name not in self.calendars:
+            if name not in self.calendars and not self.faults.unread:
                 hint = meant(name, self.calendars) if self.calendars else "expected a document of kind Calendar with that name"
                 self.fault((*path, "calendar", field, index), f'no calendar is named "{name}"; {hint}')
         return tuple(sorted({day for name in names for day in self.calendars.get(name, ())}))

@@ -102,9 +102,12 @@ class StageRules(Judged):
                 what = f'the stage "{stage.name}" is stages[{names.index(stage.name)}] already; expected a name of its own'
                 self.fault(("stages", index, "name"), what)
             names.append(stage.name)
+        some_unnamed = any(self.shape.hides(("stages", index, "name")) for index in range(len(stages)))
         for index, stage in enumerate(stages):
             for at, need in enumerate(stage.needs or ()):
                 path: Path = ("stages", index, "needs", at)
+                if need not in names and some_unnamed:
+                    continue  # it may be the one whose name is wrong
                 if need not in names:
                     self.fault(path, f'no stage is named "{need}"; {meant(need, (name for name in names if name != stage.name))}')
                 elif need in (stage.needs or ())[:at]:

@@ -1,6 +1,8 @@
 """The cases of `cases/cron.jsonl`: facts of other schedulers' test suites, translated to Igor's rules."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,20 @@ def test_case(case):
     else:
         fires = next_fires(schedule, "", parse_instant(case["from"]), len(case["expect"]))
         assert [format_instant(fire) for fire in fires] == case["expect"]
+
+
+def test_the_file_itself_is_a_batch(tmp_path):
+    """Its lines say more than is asked, and no `n`: ten fires each, of which the first are those of the case."""
+    command = [sys.executable, "-m", "igor_node.cli.igor", "schedule", "--batch", str(FILE), "--json"]
+    done, again = (subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=60) for _ in range(2))
+    assert (done.returncode, done.stdout) == (0, again.stdout), done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["id"] for answer in answers] == [case["id"] for case in CASES]
+    for case, answer in zip(CASES, answers, strict=True):
+        assert ("error" in answer) == bool(case.get("error"))
+        if "fires" in answer:
+            assert answer["fires"][: len(case["expect"])] == case["expect"]
+            assert len(answer["fires"]) == 10
 
 
 def test_a_batch_answers_every_line_and_twice_the_same():
