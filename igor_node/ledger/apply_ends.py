@@ -20,6 +20,7 @@ def end_run(tx: Transaction, run: RunRecord, event: RunEvent, reason: str, at: i
     if state is None:
         raise BrokenInvariant(f"run {run.id} is {run.state} and was to end as {event}")
     ended_at = max(at, run.started_at or run.created_at)
+    tx.line(run.job).end(begun=bool(run.begun))
     tx.execute(schema.UPDATE_RUN_ENDED, (state, reason, ended_at, None if state is RunState.SUCCEEDED else state, run.id))
     tx.event("run", job=run.job, run=run.id, state=state, reason=reason, trigger=run.trigger)
     tx.touch("runs")

@@ -16,7 +16,7 @@ from igor_node.ledger.commands import AssignStages, Done, ExplainWaits, Placemen
 from igor_node.ledger.schema import attempt_id
 from igor_node.ledger.transaction import BrokenInvariant, RunRecord, Transaction
 from igor_node.rules.graph import spared
-from igor_node.rules.overlap import start_blocked
+from igor_node.rules.overlap import room_for, start_blocked
 from igor_node.rules.placement import Demand, NodeView, rejection
 from igor_node.rules.states import RunEvent, StageEvent, follow_run, follow_stage
 from igor_node.words import RunState, StageState
@@ -87,11 +87,13 @@ def _blocked(tx: Transaction, run: RunRecord, spec: Job) -> str:
     """Why the overlap policy does not let the run begin, "" where it may or has begun."""
     if run.begun or run.beside:
         return ""
-    live = tx.all(schema.SELECT_LIVE_RUNS, run.job)
-    begun = [other for other, has_begun, *_ in live if has_begun]
-    place = (run.order_at, run.id)
-    ahead = [other for other, has_begun, order_at, _, beside in live if not has_begun and not beside and (order_at, other) < place]
-    return start_blocked(spec.overlap, max_parallel=spec.max_parallel, begun=begun, ahead=ahead) or ""
+    line = tx.line(run.job)
+    room = room_for(spec.overlap, spec.max_parallel)
+    if line.begun + line.waiting <= room:  # with this run itself
+        return ""
+    begun = [row[0] for row in tx.all(schema.FIRST_BEGUN_RUN, run.job)] if line.begun >= room else []
+    ahead = [row[0] for row in tx.all(schema.RUNS_AHEAD, run.job, run.order_at, run.id, room - line.begun)] if line.begun < room else []
+    return start_blocked(spec.overlap, max_parallel=spec.max_parallel, begun=begun, ahead=ahead, going=line.begun) or ""
 
 
 def _node(tx: Transaction, node: str, nodes: dict[str, NodeView | None]) -> NodeView | None:
@@ -113,6 +115,8 @@ def _write(tx: Transaction, placement: Placement, run: RunRecord, stage: StageRe
     )
     tx.take_slots(placement.node, stage.slots)
     tx.execute(schema.UPDATE_STAGE_PLACED, (state, n, run.id, placement.stage))
+    if not run.begun:
+        tx.line(run.job).begin()
     if not run.begun or run.reason:
         tx.execute(schema.UPDATE_RUN_BEGUN, (1, run.id))
     tx.event("stage", job=run.job, run=run.id, stage=placement.stage, node=placement.node, state=state, attempt=n)

@@ -323,6 +323,8 @@ def _stage_given_back(attempt: _Attempt) -> None:
     elif attempt.refused and losses >= tx.spec(row.job, row.spec_version).max_attempts:
         _stage_ended(attempt, StageEvent.FAILED, f"refused {losses} times: {attempt.reason}" if losses > 1 else attempt.reason)
     elif nobody_has_it:
+        if _run(attempt).begun:
+            tx.line(row.job).give_back()
         tx.execute(schema.UPDATE_RUN_BEGUN, (0, attempt.run))
         _queue_again(attempt, attempt.reason, losses)
         settle_given_back(tx, _run(attempt), row.revoke)

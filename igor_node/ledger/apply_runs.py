@@ -16,7 +16,7 @@ from igor_node.ledger import schema
 from igor_node.ledger.apply_ends import ask_to_end, end_waiting_run
 from igor_node.ledger.commands import CreateRun, Done, Fire, FireRuns, Refused, Result, Stretch
 from igor_node.ledger.transaction import LATEST, BrokenInvariant, JobRecord, RunRecord, Transaction, to_json
-from igor_node.rules.overlap import CANCELLED_FOR, QUEUE_FULL, Admit, Earlier, Skip, admit, decision_waits
+from igor_node.rules.overlap import CANCELLED_FOR, QUEUE_FULL, Admit, Earlier, Overlap, Skip, admit, decision_waits, surplus
 from igor_node.rules.states import RunEvent
 from igor_node.words import SECOND, RunState, StageState, Trigger, format_instant
 
@@ -91,7 +91,7 @@ def _stale(job: JobRecord, version: int | None) -> str:
 
 
 class _Desk:
-    """One job's fires in one command: what is decided so far, and its live runs as they are after it."""
+    """One job's fires in one command, and what is decided so far."""
 
     def __init__(self, tx: Transaction, job_id: str, job: JobRecord) -> None:
         self.tx = tx
@@ -99,7 +99,6 @@ class _Desk:
         self.job = job
         self.spec = tx.spec(job_id, job.spec_version)
         self.decided = job.decided_until
-        self._live: list[Earlier] | None = None
 
     def take(self, item: Fire | Stretch) -> str:
         """Writes one fire or stretch; why not, where it is refused."""
@@ -122,25 +121,16 @@ class _Desk:
         pause = self.job.pause
         if pause.covers(fire.scheduled_at):
             return pause.in_words() if pause.paused else "the job was paused then"
-        live = self._earlier()
-        if fire.due_at > self.tx.time and decision_waits(self.spec.overlap, live, max_queued=self.spec.max_queued):
+        earlier, in_line = earlier_runs(self.tx, self.job_id, self.spec)
+        if fire.due_at > self.tx.time and decision_waits(self.spec.overlap, earlier, max_queued=self.spec.max_queued, in_line=in_line):
             return "an earlier run may end before it is due, so it is decided then"
-        answer = admit(self.spec.overlap, live, max_queued=self.spec.max_queued)
+        answer = admit(self.spec.overlap, earlier, max_queued=self.spec.max_queued, in_line=in_line)
         if isinstance(answer, Skip):
             return write_ended(self.tx, new, self.job, RunState.SKIPPED, answer.reason)
         if why := write_run(self.tx, new, self.job, self.spec):
             return why
-        if answer.drop or answer.cancel:
-            make_room(self.tx, answer)
-            self._live = None
-        else:
-            live.append(Earlier(fire.run, begun=False))
+        make_room(self.tx, answer)
         return ""
-
-    def _earlier(self) -> list[Earlier]:
-        if self._live is None:
-            self._live = live_runs(self.tx, self.job_id)
-        return self._live
 
     def _stretch(self, new: Stretch) -> str:
         if not (new.count >= 1 and new.first <= new.last):
@@ -169,7 +159,7 @@ def create_run(tx: Transaction, command: CreateRun) -> Result:
         return Refused("Invalid", f'"{command.trigger}" is no trigger of a run on demand')
     spec = tx.spec(command.job, job.spec_version)
     new = NewRun(command.run, command.job, command.trigger, None, tx.time, command.params, command.beside)
-    answer = Admit() if command.beside else admit(spec.overlap, live_runs(tx, command.job), max_queued=spec.max_queued)
+    answer = Admit() if command.beside else _admitted(tx, command.job, spec)
     if isinstance(answer, Skip):
         state, why = RunState.SKIPPED, write_ended(tx, new, job, RunState.SKIPPED, answer.reason)
     else:
@@ -197,8 +187,25 @@ def _known(tx: Transaction, command: CreateRun) -> Result | None:
 # --- what both write
 
 
-def live_runs(tx: Transaction, job: str) -> list[Earlier]:
-    return [Earlier(run, begun=bool(begun)) for run, begun, *_ in tx.all(schema.SELECT_LIVE_RUNS, job)]
+def earlier_runs(tx: Transaction, job: str, spec: Job) -> tuple[list[Earlier], int]:
+    """The live runs that rules.overlap.admit looks at under the job's policy, and how many wait in all: a long line is not read."""
+    line = tx.line(job)
+    if not line.begun and not line.waiting:
+        return [], 0
+    match spec.overlap:
+        case Overlap.CANCEL:
+            found = [Earlier(run, begun=bool(begun)) for run, begun, *_ in tx.all(schema.SELECT_LIVE_RUNS, job)]
+        case Overlap.SKIP:
+            found = [Earlier(run, begun=bool(begun)) for run, begun in tx.all(schema.FIRST_LIVE_RUN, job)]
+        case _:
+            wanted = 1 if spec.overlap == Overlap.QUEUE_ONE else surplus(line.waiting, spec.max_queued)
+            found = [Earlier(run, begun=False) for (run,) in tx.all(schema.FIRST_WAITING_RUNS, job, wanted)] if wanted and line.waiting else []
+    return found, line.waiting
+
+
+def _admitted(tx: Transaction, job: str, spec: Job) -> Admit | Skip:
+    earlier, in_line = earlier_runs(tx, job, spec)
+    return admit(spec.overlap, earlier, max_queued=spec.max_queued, in_line=in_line)
 
 
 def write_run(tx: Transaction, new: NewRun, job: JobRecord, spec: Job) -> str:
@@ -235,10 +242,13 @@ def _insert(tx: Transaction, new: NewRun, job: JobRecord, state: RunState, reaso
         new.id, new.job, job.project, job.version, job.spec_version, new.trigger, state, reason, new.scheduled_at, new.due_at, tx.time,
         ended_at, params, int(new.beside), order_at, trouble,
     )  # fmt: skip
+    line = tx.line(new.job)  # before the row is written: it may count the table
     try:
         tx.execute(schema.INSERT_RUN, row)
     except sqlite3.IntegrityError:  # the statement alone is undone; nothing else was written for this run yet
         return f"there is a run {new.id}, or one of this scheduled time, already"
+    if ended_at is None:
+        line.come()
     return ""
 
 

@@ -27,6 +27,7 @@ import msgspec
 from igor_node.ledger import schema
 from igor_node.ledger.apply import apply_entry, refuse_unfit
 from igor_node.ledger.files import PART, clear, current_file, remove_old, sync_file, sync_folder, take_place
+from igor_node.ledger.lines import Lines
 from igor_node.ledger.transaction import BrokenInvariant, Specs, Transaction
 from raft.interface import Applied, Entry, Halted, Kind, Members
 
@@ -59,6 +60,7 @@ class Ledger:
         self._on_commit = on_commit
         self._writing = threading.Lock()  # the Raft thread's batch, or the moment in which the checkpoint thread truncates the log
         self._specs = Specs()
+        self._lines = Lines()
         self._open()
         remove_old(path)
         sync_folder(path.parent)
@@ -117,6 +119,7 @@ class Ledger:
             self._connection.close()
             take_place(self.path, fresh)
             self._specs.forget()
+            self._lines.forget()
             self._open()
             self._durable = self._applied.index
             remove_old(self.path)
@@ -141,7 +144,7 @@ class Ledger:
 
     def _apply(self, entries: Sequence[Entry], unfit: set[int]) -> tuple[list[Any], frozenset[str]]:
         connection = self._connection
-        tx = Transaction(connection, self._specs, self._time, self._last_event)
+        tx = Transaction(connection, self._specs, self._lines, self._time, self._last_event)
         members, index, term = self._applied.members, self._applied.index, self._applied.term
         results: list[Any] = []
         connection.execute("BEGIN IMMEDIATE")
@@ -158,6 +161,7 @@ class Ledger:
             connection.execute(schema.UPDATE_POSITION, position)
             connection.execute("COMMIT")
         except BaseException:
+            self._lines.forget()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise

@@ -146,7 +146,7 @@ CREATE TABLE runs(
 """`begun`: its first stage was placed, it holds its job's slot. `order_at`: rules.overlap.order_key. `cancel`: the reason, where one was asked
 for. `trouble`: the state again, where it ended otherwise than `succeeded`; has small indices of its own."""
 RUNS_BY_JOB = "CREATE INDEX runs_by_job ON runs(job, id)"
-RUNS_LIVE = "CREATE INDEX runs_live ON runs(job, order_at, id) WHERE ended_at IS NULL"
+RUNS_LIVE = "CREATE INDEX runs_live ON runs(job, begun, beside, order_at, id) WHERE ended_at IS NULL"  # lines.py: heads and counts without the rest
 RUNS_FIRES = "CREATE UNIQUE INDEX runs_fires ON runs(job, scheduled_at) WHERE trigger = 'schedule'"  # a fire exists once
 RUNS_TROUBLE = "CREATE INDEX runs_trouble ON runs(trouble, id) WHERE trouble IS NOT NULL"
 RUNS_TROUBLE_BY_JOB = "CREATE INDEX runs_trouble_by_job ON runs(job, trouble, id) WHERE trouble IS NOT NULL"
@@ -156,6 +156,17 @@ SELECT id, job, spec_version, state, reason, scheduled_at, due_at, started_at, e
 FROM runs WHERE id = ?"""
 SELECT_FIRE_AFTER = "SELECT id FROM runs WHERE job = ? AND scheduled_at > ? AND trigger = 'schedule' ORDER BY scheduled_at LIMIT 1"
 SELECT_LIVE_RUNS = "SELECT id, begun, order_at, due_at, beside FROM runs WHERE job = ? AND ended_at IS NULL ORDER BY order_at, id"
+COUNT_LIVE_RUNS = "SELECT begun, count(*) FROM runs WHERE job = ? AND ended_at IS NULL GROUP BY begun ORDER BY begun"
+FIRST_LIVE_RUN = "SELECT id, begun FROM runs WHERE job = ? AND ended_at IS NULL ORDER BY order_at, id LIMIT 1"
+FIRST_BEGUN_RUN = "SELECT id FROM runs WHERE job = ? AND begun = 1 AND ended_at IS NULL ORDER BY order_at, id LIMIT 1"
+FIRST_WAITING_RUNS = """
+SELECT id FROM (
+  SELECT * FROM (SELECT id, order_at FROM runs WHERE job = ?1 AND begun = 0 AND beside = 0 AND ended_at IS NULL ORDER BY order_at, id LIMIT ?2)
+  UNION ALL
+  SELECT * FROM (SELECT id, order_at FROM runs WHERE job = ?1 AND begun = 0 AND beside = 1 AND ended_at IS NULL ORDER BY order_at, id LIMIT ?2)
+) ORDER BY order_at, id LIMIT ?2"""
+RUNS_AHEAD = """
+SELECT id FROM runs WHERE job = ? AND begun = 0 AND beside = 0 AND ended_at IS NULL AND (order_at, id) < (?, ?) ORDER BY order_at, id LIMIT ?"""
 SELECT_WAITING_RUNS = "SELECT id FROM runs WHERE job = ? AND ended_at IS NULL AND started_at IS NULL ORDER BY order_at, id"
 UPDATE_RUN_STATE = "UPDATE runs SET state = ?, reason = ? WHERE id = ?"
 UPDATE_RUN_STARTED = "UPDATE runs SET state = ?, reason = ?, started_at = ?, lateness_ns = ? WHERE id = ?"

@@ -15,6 +15,7 @@ import msgspec
 
 from igor_node.definitions.jobs import Job
 from igor_node.ledger import schema
+from igor_node.ledger.lines import Line, Lines
 from igor_node.ledger.queries import spec_of
 from igor_node.rules.pause import Pause
 
@@ -93,7 +94,7 @@ class Specs:
 class Transaction:
     """`time`: the ledger's, which the entry under way has moved already. `term` and `actor`: of that entry."""
 
-    def __init__(self, connection: sqlite3.Connection, specs: Specs, time: int, last_event: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, specs: Specs, lines: Lines, time: int, last_event: int) -> None:
         self.connection = connection
         self.execute = connection.execute
         self.time = time
@@ -105,6 +106,7 @@ class Transaction:
         self._unwritten: list[tuple[str, bytes]] = []
         self._events: list[tuple[Any, ...]] = []
         self._specs = specs
+        self._lines = lines
         self._slots_used: dict[str, int] = {}
 
     def one(self, statement: str, *values: Any) -> Any:
@@ -124,6 +126,10 @@ class Transaction:
 
     def spec(self, job: str, spec_version: int) -> Job:
         return self._specs.get(self.connection, job, spec_version)
+
+    def line(self, job: str) -> Line:
+        """How many runs of the job have begun and how many wait. Whoever makes, begins, gives back or ends a run counts here."""
+        return self._lines.get(self.connection, job)
 
     def slots_used(self, node: str) -> int:
         """Slots of the node's attempts that have not ended; added up once a batch, then kept by `take_slots`."""

@@ -55,9 +55,19 @@ def order_key(scheduled_at: int | None, created_at: int, run: str) -> tuple[int,
     return (created_at if scheduled_at is None else scheduled_at, run)
 
 
-def admit(policy: str, earlier: Sequence[Earlier], *, max_queued: int) -> Admit | Skip:
-    """What becomes of a run that is about to be made. `earlier`: all runs of the job that have not ended, in the order of `order_key`."""
+def surplus(waiting: int, max_queued: int) -> int:
+    """How many waiting runs have to go so that one more may wait."""
+    return max(0, waiting + 1 - max(1, max_queued))
+
+
+def admit(policy: str, earlier: Sequence[Earlier], *, max_queued: int, in_line: int | None = None) -> Admit | Skip:
+    """What becomes of a run that is about to be made. `earlier`: all runs of the job that have not ended, in the order of `order_key`.
+
+    Whoever knows how many wait (`in_line`) need not read them all: under `skip` the first of all is enough, under `queue_one` the first that waits,
+    under `queue` and `allow` the first `surplus` that wait. `cancel` looks at all.
+    """
     waiting = [one.run for one in earlier if not one.begun]
+    in_line = len(waiting) if in_line is None else in_line
     match policy:
         case Overlap.SKIP if earlier:
             return Skip(f"run {earlier[0].run} has not ended (overlap: skip)")
@@ -66,15 +76,18 @@ def admit(policy: str, earlier: Sequence[Earlier], *, max_queued: int) -> Admit 
         case Overlap.CANCEL:
             return Admit(cancel=tuple(one.run for one in earlier))
         case Overlap.QUEUE | Overlap.ALLOW:
-            return Admit(drop=tuple(waiting[: max(0, len(waiting) + 1 - max(1, max_queued))]))
+            return Admit(drop=tuple(waiting[: surplus(in_line, max_queued)]))
     return Admit()
 
 
-def decision_waits(policy: str, earlier: Sequence[Earlier], *, max_queued: int) -> bool:
-    """Whether a fire that is handed out early must wait for its due time, because an earlier run may end or begin before that."""
+def decision_waits(policy: str, earlier: Sequence[Earlier], *, max_queued: int, in_line: int | None = None) -> bool:
+    """Whether a fire that is handed out early must wait for its due time, because an earlier run may end or begin before that.
+
+    `earlier` and `in_line` as in `admit`.
+    """
     if not earlier:
         return False
-    waiting = sum(not one.begun for one in earlier)
+    waiting = sum(not one.begun for one in earlier) if in_line is None else in_line
     match policy:
         case Overlap.SKIP | Overlap.CANCEL:
             return True
@@ -83,17 +96,25 @@ def decision_waits(policy: str, earlier: Sequence[Earlier], *, max_queued: int) 
     return waiting >= max(1, max_queued)
 
 
-def start_blocked(policy: str, *, max_parallel: int, begun: Sequence[str], ahead: Sequence[str], beside: bool = False) -> str | None:
+def room_for(policy: str, max_parallel: int) -> int:
+    """How many runs of a job may be going at once."""
+    return max(1, max_parallel) if policy == Overlap.ALLOW else 1
+
+
+def start_blocked(
+    policy: str, *, max_parallel: int, begun: Sequence[str], ahead: Sequence[str], beside: bool = False, going: int | None = None
+) -> str | None:
     """Why a run may not start yet, or None where it may.
 
-    `begun`: other runs of the job that have begun and not ended; `ahead`: those that wait before this one. A run made with `--now` (`beside`)
-    waits for nobody, yet others wait for it.
+    `begun`: other runs of the job that have begun and not ended, or the first one where `going` says how many there are; `ahead`: those that wait
+    before this one, or the first `room_for` of them. A run made with `--now` (`beside`) waits for nobody, yet others wait for it.
     """
-    room = max(1, max_parallel) if policy == Overlap.ALLOW else 1
-    if beside or len(begun) + len(ahead) < room:
+    room = room_for(policy, max_parallel)
+    going = len(begun) if going is None else going
+    if beside or going + len(ahead) < room:
         return None
-    if len(begun) < room:
+    if going < room:
         return f"run {ahead[0]} of the same job is before it (overlap: {policy})"
     if room == 1:
         return f"run {begun[0]} of the same job has not ended (overlap: {policy})"
-    return f"{len(begun)} runs of the same job are going, as many as max_parallel allows (overlap: allow)"
+    return f"{going} runs of the same job are going, as many as max_parallel allows (overlap: allow)"

@@ -15,6 +15,7 @@ from igor_node.ledger.commands import Refused
 from igor_node.ledger.queries import spec_of
 from igor_node.words import ATTEMPT_ENDS, RUN_ENDS, STAGE_ENDS
 from tests.property.ledger.histories import SLOTS, History
+from tests.unit.ledger.book import Book
 
 STEPS = 200
 RUN_END = "('succeeded', 'failed', 'timed_out', 'cancelled', 'lost', 'skipped', 'missed')"
@@ -78,6 +79,18 @@ def check_overlap(connection: sqlite3.Connection) -> None:
         assert begun <= (spec.max_parallel if spec.overlap == "allow" else 1), (job, spec.overlap)
 
 
+def check_lines(book: Book, connection: sqlite3.Connection) -> None:
+    """What apply has counted is what the table says."""
+    table = dict(
+        (job, (begun, waiting))
+        for job, begun, waiting in connection.execute(
+            "SELECT job, sum(begun), sum(NOT begun) FROM runs WHERE ended_at IS NULL GROUP BY job ORDER BY job"
+        )
+    )
+    for job, counts in book.ledger._lines.known().items():
+        assert counts == table.get(job, (0, 0)), job
+
+
 class Memory:
     """What may never be taken back."""
 
@@ -118,6 +131,7 @@ def test_every_history_keeps_the_promises(seed: int) -> None:
             for _ in range(STEPS):
                 history.step()
                 check(history.connection)
+                check_lines(history.book, history.connection)
                 check_overlap(history.connection)
                 memory.check(history.connection)
 
