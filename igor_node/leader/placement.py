@@ -4,8 +4,9 @@ It holds no opinion of its own: which node, and why none, is the rule's answer; 
 made or changes its state, when a node's stream opens or closes, and when a run comes within the lookahead. Everything that gathered while a batch
 was under way goes into the next one.
 
-Looking costs by the number of stages looked at, and under load thousands wait. So most looks are narrow: about as many stages as there are free
-slots, none where there are none. Once a second a look is wide; it finds what narrow ones passed over and brings the reasons up to date.
+Looking costs by the number of stages looked at, and under load thousands wait, besides those behind others of their own job, which are not even
+read. So most looks are narrow: about as many stages as there are free slots, none where there are none. Once a second a look is wide; it finds what
+narrow ones passed over and brings the reasons up to date.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from igor_node.leader.reign import Reign
 from igor_node.leader.renewal import renewal_hash
 from igor_node.ledger import queries
 from igor_node.ledger.commands import AssignStages, Done, ExplainWaits, Placement, WaitReason
-from igor_node.ledger.queries import NodeRow, WaitingStage
+from igor_node.ledger.queries import NodeRow
+from igor_node.ledger.waiting import BLOCKED_PER_JOB, STAGES_PER_QUERY, Waiting, WaitingStage, waiting
 from igor_node.rules.fires import LOOKAHEAD
 from igor_node.rules.placement import Assign, Demand, NodeView, place, take
 from igor_node.words import SECOND, NodeState, RunState
 
 PLACEMENTS_A_BATCH = 500  # with names and reasons as long as they may be an entry stays under 1 MiB
-STAGES_A_WIDE_LOOK = 1_000  # more, up to queries.STAGES_PER_QUERY, while none of them can be placed though slots are free
+STAGES_A_WIDE_LOOK = 1_000  # more, up to waiting.STAGES_PER_QUERY, while none of them can be placed though slots are free
 STAGES_A_NARROW_LOOK = 20  # at least
 WIDE_EVERY = SECOND
 PACE_S = 0.01  # between two looks: under load what comes within it is one batch
@@ -98,8 +100,8 @@ class PlacementLoop:
             nodes = queries.nodes(connection)
             free = sum(max(0, node.slots - node.used) for node in nodes if node.node in connected)
             limit = self._wide_limit if wide else min(self._wide_limit, max(STAGES_A_NARROW_LOOK, 2 * free)) if free else 0
-            waiting = queries.waiting_stages(connection, horizon, limit) if limit else []
-            return _Picture(0, nodes, waiting, queries.next_due(connection, horizon) if limit else None, limit, wide)
+            found = waiting(connection, horizon, limit, blocked_per_job=BLOCKED_PER_JOB if wide else 0) if limit else Waiting([], None)
+            return _Picture(0, nodes, found.stages, found.next_due, limit, wide)
 
         index, picture = await self._reign.reads.indexed(read)
         return replace(picture, index=index)
@@ -108,8 +110,10 @@ class PlacementLoop:
         """Where nothing of a narrow look could be placed the next one is wide, and the next after a wide one wider, as long as slots are free."""
         if placed:
             self._wide_limit = STAGES_A_WIDE_LOOK
-        elif 0 < picture.limit <= len(picture.waiting) < queries.STAGES_PER_QUERY and any(node.slots > node.used for node in picture.nodes):
-            self._wide_limit = min(queries.STAGES_PER_QUERY, 4 * self._wide_limit) if picture.wide else self._wide_limit
+            return
+        seen = sum(one.blocked is None for one in picture.waiting)
+        if 0 < picture.limit <= seen < STAGES_PER_QUERY and any(node.slots > node.used for node in picture.nodes):
+            self._wide_limit = min(STAGES_PER_QUERY, 4 * self._wide_limit) if picture.wide else self._wide_limit
             self._wide_at = self._looked_at - WIDE_EVERY
             self._streams.bell.set()
 

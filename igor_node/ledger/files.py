@@ -14,6 +14,7 @@ import os
 import re
 from pathlib import Path
 
+Identity = tuple[int, int]  # device and number
 _BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite keeps under a file's name
 PART = ".part"  # a copy that is not complete; never taken for a ledger
 
@@ -39,6 +40,15 @@ def named(path: Path, generation: int) -> Path:
 def current_file(path: Path) -> Path:
     """The file that counts; `path` itself where there is none yet."""
     return named(path, max(generations(path), default=0))
+
+
+def identity_of(file: Path) -> Identity | None:
+    """Tells a file from another one that bears its name later; None where there is none. A look at the name alone: nothing is opened."""
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def take_place(path: Path, fresh: Path) -> Path:

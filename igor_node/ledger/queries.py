@@ -33,7 +33,6 @@ from igor_node.words import (
 )
 
 RUNS_PER_PAGE = 1_000  # CONTRACT: `limit` is at most this
-STAGES_PER_QUERY = 5_000  # waiting stages that placement looks at in one go
 EVENTS_PER_QUERY = 1_000
 RECENT_RUNS = 20  # the row of small marks in the list of jobs
 AUDIT_ROWS = 200_000  # runs of one job that one audit looks at; more must be asked for in shorter spans
@@ -576,73 +575,6 @@ def live_runs_by_job(connection: sqlite3.Connection, job_ids: Sequence[str] | No
     return found
 
 
-class WaitingStage(Row, frozen=True, kw_only=True):
-    """A queued stage and all that placement needs. `attempt`: the id that its Placement must carry. `blocked`: why the overlap policy does not
-    let its run begin yet (rules.overlap.start_blocked), None where it may. `avoid`: nodes that lost or refused an attempt of it."""
-
-    run: str
-    job: str
-    project: str
-    stage: str
-    n: int
-    attempt: str
-    trigger: str
-    due_at: int
-    scheduled_at: int | None
-    created_at: int
-    queued_at: int
-    run_state: str
-    begun: bool
-    beside: bool
-    blocked: str | None
-    priority: int
-    slots: int
-    constraints: dict[str, str]
-    avoid: tuple[str, ...]
-    reason: str
-    params: dict[str, str]
-    spec: Job
-    stage_spec: Stage
-
-
-_WAITING = """
-SELECT stages.run, stages.name, stages.attempts, stages.losses, stages.queued_at, stages.reason, runs.job, runs.project, runs.trigger, runs.due_at,
-  runs.scheduled_at, runs.created_at, runs.state, runs.begun, runs.beside, runs.params, definitions.spec
-FROM stages INDEXED BY stages_queued JOIN runs ON runs.id = stages.run
-JOIN definitions ON definitions.job = runs.job AND definitions.version = runs.spec_version
-WHERE stages.state = 'queued' AND runs.due_at <= ? ORDER BY runs.due_at, stages.run, stages.position LIMIT ?"""
-
-
-def waiting_stages(connection: sqlite3.Connection, due_before: int, limit: int = STAGES_PER_QUERY) -> list[WaitingStage]:
-    """Stages that wait for a place, of runs due at or before `due_before` (the leader's now + lookahead), in the order of due time."""
-    rows = connection.execute(_WAITING, (due_before, limit)).fetchall()
-    live = live_runs_by_job(connection, sorted({row[6] for row in rows if not row[13]}))
-    return [_waiting(connection, row, live) for row in rows]
-
-
-def next_due(connection: sqlite3.Connection, after: int) -> int | None:
-    """The due time of the first run later than `after` that waits for a place: when placement must look again at the latest."""
-    return connection.execute(  # type: ignore[no-any-return]
-        "SELECT min(runs.due_at) FROM stages INDEXED BY stages_queued JOIN runs ON runs.id = stages.run "
-        "WHERE stages.state = 'queued' AND runs.due_at > ?",
-        (after,),
-    ).fetchone()[0]
-
-
-def _waiting(connection: sqlite3.Connection, row: Sequence[Any], live: dict[str, list[LiveRun]]) -> WaitingStage:
-    run_id, stage, attempts, losses, queued_at, reason, job_id, project_name, trigger, due_at, scheduled_at, created_at = row[:12]
-    state, begun, beside, params, text = row[12:]
-    spec = spec_of(text)
-    stage_spec = stage_of(spec, stage)
-    return WaitingStage(
-        run=run_id, job=job_id, project=project_name, stage=stage, n=attempts + 1, attempt=attempt_id(run_id, stage, attempts + 1), trigger=trigger,
-        due_at=due_at, scheduled_at=scheduled_at, created_at=created_at, queued_at=queued_at, run_state=state, begun=bool(begun),
-        beside=bool(beside), blocked=None if begun else _blocked(live.get(job_id, []), run_id, spec)[0], priority=spec.priority,
-        slots=stage_spec.slots, constraints=stage_spec.constraints, avoid=_avoid(connection, run_id, stage) if losses else (), reason=reason,
-        params=msgspec.json.decode(params), spec=spec, stage_spec=stage_spec,
-    )  # fmt: skip
-
-
 def _blocked(live: Sequence[LiveRun], run_id: str, spec: Job) -> tuple[str | None, list[str]]:
     """Why the run may not begin, and the runs it waits for."""
     begun = [one.run for one in live if one.begun and one.run != run_id]
@@ -656,14 +588,6 @@ def _blocked(live: Sequence[LiveRun], run_id: str, spec: Job) -> tuple[str | Non
             ahead.append(one.run)
     reason = start_blocked(spec.overlap, max_parallel=spec.max_parallel, begun=begun, ahead=ahead, beside=beside)
     return reason, [*begun, *ahead] if reason else []
-
-
-def _avoid(connection: sqlite3.Connection, run_id: str, stage: str) -> tuple[str, ...]:
-    rows = connection.execute(
-        "SELECT DISTINCT node FROM attempts WHERE run = ? AND stage = ? AND state IN ('lost', 'revoked') AND revoke IS NULL ORDER BY node",
-        (run_id, stage),
-    )
-    return tuple(row[0] for row in rows)
 
 
 def stage_of(spec: Job, name: str) -> Stage:

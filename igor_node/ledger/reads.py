@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from igor_node.ledger import queries
-from igor_node.ledger.files import current_file
+from igor_node.ledger.files import Identity, current_file, identity_of
 from igor_node.words import TooMany, Unavailable
 
 T = TypeVar("T")
@@ -37,7 +37,8 @@ class ReadsSync:
     def __init__(self, path: Path, limit_s: float = QUERY_LIMIT_S) -> None:
         self._path = path
         self._limit_s = limit_s
-        self._file: Path | None = None
+        self._file = path
+        self._identity: Identity | None = None
         self._connection: sqlite3.Connection | None = None
         self._deadline = 0.0
 
@@ -66,12 +67,13 @@ class ReadsSync:
             self._connection = None
 
     def _current(self) -> sqlite3.Connection:
-        file = current_file(self._path)
-        if self._connection is None or file != self._file:
+        """A restore removes the file that it replaced, so as long as that stands under its name it is the one."""
+        if self._connection is None or identity_of(self._file) != self._identity:
             self.close()
-            self._connection = _open(file)
+            self._file = current_file(self._path)
+            self._connection = _open(self._file)
             self._connection.set_progress_handler(self._too_long, STEPS_BETWEEN_CHECKS)
-            self._file = file
+            self._identity = identity_of(self._file)
         return self._connection
 
     def _too_long(self) -> bool:

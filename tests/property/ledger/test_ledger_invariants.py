@@ -11,8 +11,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from igor_node.ledger import queries
 from igor_node.ledger.commands import Refused
 from igor_node.ledger.queries import spec_of
+from igor_node.ledger.waiting import waiting
 from igor_node.words import ATTEMPT_ENDS, RUN_ENDS, STAGE_ENDS
 from tests.property.ledger.histories import SLOTS, History
 from tests.unit.ledger.book import Book
@@ -81,14 +83,24 @@ def check_overlap(connection: sqlite3.Connection) -> None:
 
 def check_lines(book: Book, connection: sqlite3.Connection) -> None:
     """What apply has counted is what the table says."""
-    table = dict(
-        (job, (begun, waiting))
+    table = {
+        job: (begun, waiting)
         for job, begun, waiting in connection.execute(
             "SELECT job, sum(begun), sum(NOT begun) FROM runs WHERE ended_at IS NULL GROUP BY job ORDER BY job"
         )
-    )
+    }
     for job, counts in book.ledger._lines.known().items():
         assert counts == table.get(job, (0, 0)), job
+
+
+def check_waiting(connection: sqlite3.Connection) -> None:
+    """What placement is shown is what the rule says of each waiting stage, asked one by one about the whole line."""
+    rows = connection.execute(
+        "SELECT runs.job, run, name, begun FROM stages JOIN runs ON runs.id = run WHERE stages.state = 'queued' ORDER BY run, position"
+    ).fetchall()
+    alone = {(run, stage): None if begun else queries.why(connection, run).blocked for _, run, stage, begun in rows}
+    shown = {(one.run, one.stage): one.blocked for one in waiting(connection, 2**62, 1_000, blocked_per_job=1_000).stages}
+    assert shown == alone
 
 
 class Memory:
@@ -132,6 +144,7 @@ def test_every_history_keeps_the_promises(seed: int) -> None:
                 history.step()
                 check(history.connection)
                 check_lines(history.book, history.connection)
+                check_waiting(history.connection)
                 check_overlap(history.connection)
                 memory.check(history.connection)
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from igor_node.definitions.jobs import CatchUp, Schedule
 from igor_node.ledger import queries
 from igor_node.ledger.commands import CancelRun, CreateRun, PauseJobs, ResumeJobs
+from igor_node.ledger.waiting import waiting_stages
 from igor_node.words import SECOND, new_id
 from tests.unit.leader.world import START, World, job
 
@@ -218,7 +219,7 @@ async def test_work_spreads_by_free_slots_and_what_finds_none_says_why(tmp_path)
             world.propose(CreateRun(job=f"p/j{n}", run=new_id(world.clock.now())))
         await world.run(10)
         assert sorted(start.node for start in world.starts) == ["n1", "n1", "n2"]
-        reasons = [row.reason for row in world.query(lambda c: queries.waiting_stages(c, world.clock.now()))]
+        reasons = [row.reason for row in world.query(lambda c: waiting_stages(c, world.clock.now()))]
         assert reasons == ["no node can take it: n1 is full: 2 of 2 slots taken; n2 is full: 1 of 1 slots taken"]
         await world.run(60)
         assert len(world.starts) == 4

@@ -14,6 +14,7 @@ from igor_node.leader.retention import cutoffs, is_due
 from igor_node.ledger import queries
 from igor_node.ledger.commands import CreateRun, PushProject
 from igor_node.ledger.queries import Ages
+from igor_node.ledger.waiting import waiting_stages
 from igor_node.rules.placement import NodeView
 from igor_node.words import SECOND, new_id
 from raft.interface import Member, Members
@@ -160,7 +161,7 @@ async def test_higher_priority_is_placed_first(tmp_path):
         world.push(job("low", every_s=None), job("high", every_s=None, priority=5))
         for name in ("low", "high"):
             world.propose(CreateRun(job=f"p/{name}", run=new_id(world.clock.now())))
-        waiting = world.query(lambda c: queries.waiting_stages(c, world.clock.now()))
+        waiting = world.query(lambda c: waiting_stages(c, world.clock.now()))
         placements, reasons = decide(waiting, [NodeView("1", "n1", "up", 1)], KEY)
         assert len(placements) == 1
         assert next(one.job for one in waiting if one.run == placements[0].run) == "p/high"

@@ -7,6 +7,8 @@ import pytest
 from igor_node.definitions.jobs import Stage
 from igor_node.ledger import queries
 from igor_node.ledger.commands import AssignStages, ExplainWaits, NodeChanged, Placement, WaitReason
+from igor_node.ledger.waiting import waiting as waiting_now
+from igor_node.ledger.waiting import waiting_stages
 from igor_node.words import SECOND
 from tests.unit.ledger.book import Book, job
 
@@ -139,11 +141,11 @@ def test_the_waiting_stages_have_all_that_placement_needs(book: Book) -> None:
     book.push(job(priority=3, stages=[two_slots(zone="eu")]))
     first, second = book.fire(), book.fire()
     future = book.fire(at=book.now + MINUTE)
-    waiting = book.read(lambda c: queries.waiting_stages(c, book.now + 5 * SECOND))
+    waiting = book.read(lambda c: waiting_stages(c, book.now + 5 * SECOND))
     assert [(one.run, one.blocked is None) for one in waiting] == [(first, True), (second, False)]
     one = waiting[0]
     assert (one.attempt, one.slots, one.constraints, one.priority, one.avoid) == (f"{first}.main.1", 2, {"zone": "eu"}, 3, ())
-    assert book.read(lambda c: queries.next_due(c, book.now + 5 * SECOND)) == book.now + MINUTE
+    assert book.read(lambda c: waiting_now(c, book.now + 5 * SECOND).next_due) == book.now + MINUTE
     assert future not in [one.run for one in waiting]
 
 

@@ -7,6 +7,7 @@ import pytest
 from igor_node.definitions.jobs import Schedule, Stage, encode_job
 from igor_node.ledger import queries
 from igor_node.ledger.commands import Fire, FireRuns, PauseJobs, PushProject, ResumeJobs
+from igor_node.ledger.waiting import waiting_stages
 from igor_node.words import SECOND
 from tests.unit.ledger.book import START, Book, job
 
@@ -182,7 +183,7 @@ def test_a_fire_that_could_be_revoked_runs_with_the_new_version(book: Book) -> N
     assert [one["attempt"] for one in book.push(changed)["handed_out"]] == [attempt]
     book.report(book.event(attempt, "held"), book.event(attempt, "revoked"))
     assert (book.run(run)["version"], book.run(run)["state"]) == (2, "scheduled")
-    assert book.read(lambda c: queries.waiting_stages(c, book.now + MINUTE))[0].stage_spec.command == "other"
+    assert book.read(lambda c: waiting_stages(c, book.now + MINUTE))[0].stage_spec.command == "other"
     assert book.place(run, n=1) == "its next attempt is number 2"
     book.carry_out(run, n=2)
     assert book.run(run)["state"] == "succeeded"

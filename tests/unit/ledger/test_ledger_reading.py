@@ -9,6 +9,7 @@ import pytest
 
 from igor_node.ledger import queries
 from igor_node.ledger.changes import Changes
+from igor_node.ledger.files import current_file
 from igor_node.ledger.reads import Reads, ReadsSync
 from igor_node.words import NotFound, TooMany, Unavailable
 from tests.unit.ledger.book import Book, job
@@ -115,3 +116,20 @@ async def test_waiting_for_an_index() -> None:
     changes.notify(3, ())
     assert await waiting is True
     assert await changes.reached(4, timeout=0.01) is False
+
+
+def test_the_folder_is_listed_once_and_again_after_a_restore(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which file counts is known until that file goes."""
+    listed = []
+    monkeypatch.setattr("igor_node.ledger.reads.current_file", lambda path: listed.append(path) or current_file(path))
+    reads = ReadsSync(book.path)
+    book.push(job())
+    snapshot = book.folder / "snapshot"
+    book.ledger.snapshot(snapshot)
+    book.create()
+    assert [reads.query(queries.position).index for _ in range(5)] == [2] * 5
+    assert len(listed) == 1
+    book.ledger.restore(snapshot)
+    assert [reads.query(queries.position).index for _ in range(5)] == [1] * 5
+    assert len(listed) == 2
+    reads.close()

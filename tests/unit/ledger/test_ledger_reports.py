@@ -9,6 +9,7 @@ import pytest
 from igor_node.definitions.jobs import Stage
 from igor_node.ledger import queries
 from igor_node.ledger.commands import AttemptsLost, CancelRun, ReportEvents
+from igor_node.ledger.waiting import waiting_stages
 from igor_node.stream import AttemptEvent
 from igor_node.words import SECOND
 from tests.unit.ledger.book import Book, job
@@ -165,7 +166,7 @@ def test_a_node_that_cannot_run_it_gives_it_back(book: Book) -> None:
     run = book.fire()
     book.report(book.event(book.placed(run), "refused", reason="no such user"))
     assert (book.run(run)["state"], book.run(run)["reason"]) == ("queued", "no such user")
-    assert book.read(lambda c: queries.waiting_stages(c, book.now))[0].avoid == ("node-a",)
+    assert book.read(lambda c: waiting_stages(c, book.now))[0].avoid == ("node-a",)
     book.report(book.event(book.placed(run, n=2, node="node-b"), "refused", reason="no such user"), node="node-b")
     assert (book.run(run)["state"], book.run(run)["reason"]) == ("failed", "refused 2 times: no such user")
 
@@ -190,7 +191,7 @@ def test_rerun_makes_the_next_attempt_elsewhere(book: Book) -> None:
     assert attempts_of(book, run) == [("lost", None)]
     assert (book.run(run)["state"], book.run(run)["reason"]) == ("running", "attempt 1 was lost: node a is silent")
     assert book.run(run)["stages"][0]["attempts"][0]["tries"][0]["state"] == "lost"
-    waiting = book.read(lambda c: queries.waiting_stages(c, book.now))[0]
+    waiting = book.read(lambda c: waiting_stages(c, book.now))[0]
     assert (waiting.n, waiting.avoid) == (2, ("node-a",))
     book.carry_out(run, n=2, node="node-b")
     assert book.run(run)["state"] == "succeeded"
