@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from wrapper import protocol
 T = TypeVar("T")
 
 PIECE_LIMIT_BYTES = 1024 * 1024  # read at once, whatever the number of lines
+MOVES_LIMIT = 5  # of a folder while one look is taken; it moves twice in its life at most
 FOLLOW_PAUSE_S = 0.1  # how late a follower sees a new line at most
 TAIL_BLOCK_BYTES = 1 << 16
 _NAME = re.compile(r"try-(\d+)\.log(?:\.(\d+))?")
@@ -100,16 +101,22 @@ class Logs:
             raise NotFound(f"the output of {attempt} is not on this node", hint="it may have been removed after `keep_logs`")
         return folder
 
+    def _looking(self, attempt: str, look: Callable[[Path], T]) -> T:
+        """Its folder moves from open/ to done/ once, and maybe back (`reopen`); who looks at that very moment looks again."""
+        for _ in range(MOVES_LIMIT):
+            folder = self._folder(attempt)
+            try:
+                return look(folder)
+            except FileNotFoundError:
+                continue
+        raise NotFound(f"the output of {attempt} is being moved or removed on this node just now", hint="ask again")
+
     def _parts(self, attempt: str, try_n: int) -> list[Part]:
-        parts = []
-        for entry in os.scandir(self._folder(attempt)):
-            match = _NAME.fullmatch(entry.name)
-            if match and int(match[1]) == try_n:
-                parts.append(Part(int(match[2] or 0), entry.stat().st_size, Path(entry.path)))
-        return sorted(parts, key=lambda part: part.start)
+        return self._looking(attempt, lambda folder: _parts_in(folder, try_n))
 
     def _tries(self, attempt: str) -> list[int]:
-        return sorted({int(match[1]) for name in os.listdir(self._folder(attempt)) if (match := _NAME.fullmatch(name))})
+        names = self._looking(attempt, os.listdir)
+        return sorted({int(match[1]) for name in names if (match := _NAME.fullmatch(name))})
 
     def _read(self, attempt: str, try_n: int, offset: int, limit: int) -> LogPiece:
         parts = self._parts(attempt, try_n)
@@ -130,24 +137,38 @@ class Logs:
 
     def _tail(self, attempt: str, try_n: int, lines: int) -> int:
         """Backwards in blocks: a log of any size costs what is read of it."""
-        offset = 0
-        for part in reversed(self._parts(attempt, try_n)):
-            data = b""
-            offset = position = part.start + part.size
-            with part.path.open("rb") as file:
-                while position > part.start and data.count(b"\n") <= lines:
-                    block = min(TAIL_BLOCK_BYTES, position - part.start)
-                    position -= block
-                    file.seek(position - part.start)
-                    data = file.read(block) + data
-            starts = [position + match.end() for match in re.finditer(rb"\n", data)][:-1]
-            if position == part.start:
-                starts.insert(0, part.start)
-            if len(starts) >= lines:
-                return starts[-lines] if lines > 0 else offset
-            lines -= len(starts)
-            offset = part.start
-        return offset
+        return self._looking(attempt, lambda folder: _tail_in(_parts_in(folder, try_n), lines))
+
+
+def _parts_in(folder: Path, try_n: int) -> list[Part]:
+    parts = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name)
+            if match and int(match[1]) == try_n:
+                parts.append(Part(int(match[2] or 0), entry.stat().st_size, Path(entry.path)))
+    return sorted(parts, key=lambda part: part.start)
+
+
+def _tail_in(parts: Sequence[Part], lines: int) -> int:
+    offset = 0
+    for part in reversed(parts):
+        data = b""
+        offset = position = part.start + part.size
+        with part.path.open("rb") as file:
+            while position > part.start and data.count(b"\n") <= lines:
+                block = min(TAIL_BLOCK_BYTES, position - part.start)
+                position -= block
+                file.seek(position - part.start)
+                data = file.read(block) + data
+        starts = [position + match.end() for match in re.finditer(rb"\n", data)][:-1]
+        if position == part.start:
+            starts.insert(0, part.start)
+        if len(starts) >= lines:
+            return starts[-lines] if lines > 0 else offset
+        lines -= len(starts)
+        offset = part.start
+    return offset
 
 
 def _read_part(part: Part, offset: int) -> bytes | None:

@@ -181,7 +181,7 @@ def decide(waiting: Sequence[WaitingStage], nodes: Sequence[NodeView], key: byte
         if stage.blocked is not None:
             reasons[stage.run, stage.stage] = _bounded(stage.blocked)
             continue
-        answer = place(Demand(stage.slots, stage.constraints, frozenset(stage.avoid)), views)
+        answer = place(Demand(stage.slots, stage.constraints, frozenset(stage.avoid)), views, stage.run)
         if isinstance(answer, Assign):
             placements.append(_placement(stage, answer, key))
             views = take(views, answer.node, stage.slots)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from igor_node.words import NodeState
 
@@ -67,8 +68,12 @@ def rejection(demand: Demand, node: NodeView) -> str | None:
     return None
 
 
-def place(demand: Demand, nodes: Sequence[NodeView]) -> Assign | Wait:
-    """The node with most free slots among those that can take it; nodes to avoid come last; the id decides between equals."""
+def place(demand: Demand, nodes: Sequence[NodeView], run: str = "") -> Assign | Wait:
+    """The node with most free slots among those that can take it; nodes to avoid come last.
+
+    Among equally many free slots the larger free share decides: a small idle machine before a large busy one. Among nodes equal in that too it is
+    a draw by the run's id, the same whoever draws, so that an idle cluster's work goes round instead of always to the first by name.
+    """
     refused: dict[str, list[str]] = {}
     able: list[NodeView] = []
     for node in nodes:
@@ -79,8 +84,14 @@ def place(demand: Demand, nodes: Sequence[NodeView]) -> Assign | Wait:
             refused.setdefault(why, []).append(node.name)
     if not able:
         return Wait(f"no node can take it: {_in_words(refused)}" if refused else "no node has joined")
-    best = min(able, key=lambda node: (node.node in demand.avoid, -node.free, node.node))
-    return Assign(best.node, _in_words(refused))
+    rank = min(_rank(demand, node) for node in able)
+    equals = sorted(node.node for node in able if _rank(demand, node) == rank)
+    return Assign(equals[crc32(run.encode()) % len(equals)], _in_words(refused))
+
+
+def _rank(demand: Demand, node: NodeView) -> tuple[bool, int, int]:
+    """The lowest is the best. Of equally many free slots the larger share is that of the node with fewer slots."""
+    return node.node in demand.avoid, -node.free, node.slots
 
 
 def take(nodes: Sequence[NodeView], chosen: str, slots: int) -> list[NodeView]:

@@ -130,3 +130,33 @@ async def test_a_damaged_line_is_skipped(logs: Logs) -> None:
     one, two = (protocol.log_records(protocol.STDOUT, AT, text) for text in (b"one\n", b"two\n"))
     Path("try-1.log").write_bytes(one + b"\0\0\0\n" + two)
     assert [line.text for line in await everything(logs, 10)] == ["one", "two"]
+
+
+async def test_a_folder_that_moves_while_it_is_looked_at_is_found_again(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From open/ to done/, between the finding of the folder and the look into it."""
+    log = Log(1, 100_000_000)
+    log.write(protocol.STDOUT, b"hello\n", AT)
+    log.close(AT)
+    folders = logs._folders
+
+    def find(attempt: str) -> Path | None:
+        """The first answer is true when it is given, and no more a moment later."""
+        found = Folders.find(folders, attempt)
+        if found == folders.path(attempt):
+            folders.finish([attempt])
+        return found
+
+    for look in (lambda: logs.read(ATTEMPT, 1, 0, 10), lambda: logs.tail(ATTEMPT, 1, 1), lambda: logs.tries(ATTEMPT)):
+        before = await look()
+        with monkeypatch.context() as patched:
+            patched.setattr(folders, "find", find)
+            assert await look() == before
+        assert not folders.path(ATTEMPT).exists()
+        folders.reopen(ATTEMPT)
+
+
+async def test_a_folder_that_goes_while_it_is_looked_at_is_not_found(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pruned at that moment: an answer, and no failure."""
+    monkeypatch.setattr(logs._folders, "find", lambda attempt: Path("gone"))
+    with pytest.raises(NotFound):
+        await logs.tries(ATTEMPT)
