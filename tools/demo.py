@@ -216,6 +216,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="about a minute without a person; exit code 0 if nothing was missed or doubled")
     parser.add_argument("--json", type=Path, default=ROOT / "out" / "demo-check.json", help="where --check writes its figures")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell script starts its background jobs with SIGINT ignored
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     cluster = prepare()
     code = 0
