@@ -65,12 +65,18 @@ def _read(name: str, text: str, faults: Faults, documents: list[Document]) -> bo
         pass
     except MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
-        faults.add(Origin(name, mark.line + 1 if mark else 1), (), f"{_words(problem)}; expected YAML 1.2")
+        line = min(mark.line + 1, _last_line(text)) if mark else 1
+        faults.add(Origin(name, line), (), f"{_words(problem)}; expected YAML 1.2")
     except (YAMLError, ValueError) as problem:
         what = getattr(problem, "reason", None) or str(problem).splitlines()[0]
         position = getattr(problem, "position", 0)
         faults.add(Origin(name, text.count("\n", 0, position) + 1), (), f"the file cannot be read ({what}); expected YAML 1.2")
     return False
+
+
+def _last_line(text: str) -> int:
+    """Where something is missing at the end of the file, that is what a person can look at."""
+    return max(1, text.count("\n") + (not text.endswith("\n")))
 
 
 def _words(problem: Any) -> str:
@@ -80,6 +86,9 @@ def _words(problem: Any) -> str:
 
 class _Broken(Exception):
     """The rest of the file cannot be understood; the fault is noted already."""
+
+
+_GONE = object()
 
 
 @dataclass
@@ -144,11 +153,11 @@ class _Reader:
     def _alias(self, event: Any, path: Path) -> _Node:
         if event.anchor not in self.anchors:
             self._fault(event, path, f"the alias *{event.anchor} has no anchor before it; expected &{event.anchor}")
-            raise _Broken
+            return self._gone(path)
         node = self.anchors[event.anchor]
         if node is None:
             self._fault(event, path, f"the alias *{event.anchor} stands within its own anchor; expected a value that ends")
-            raise _Broken
+            return self._gone(path)
         self.unfolded += node.size
         if self.unfolded > UNFOLDED_LIMIT:
             self._fault(event, path, f"aliases unfold to more than {UNFOLDED_LIMIT} nodes; expected less")
@@ -158,6 +167,12 @@ class _Reader:
             raise _Broken
         return node
 
+    def _gone(self, path: Path) -> _Node:
+        """Nothing, where something stood that nobody can know; the rest of the document is read on."""
+        if not path:
+            raise _Broken
+        return _Node(_GONE)
+
     def _sequence(self, events: Iterator[Any], path: Path) -> _Node:
         node = _Node([])
         for event in events:
@@ -166,7 +181,8 @@ class _Reader:
             here = (*path, len(node.value))
             self.lines[dotted(here)] = event.start_mark.line + 1
             self._take(node, self._node(event, events, here))
-            node.value.append(self._last)
+            if self._last is not _GONE:
+                node.value.append(self._last)
         return node
 
     def _mapping(self, events: Iterator[Any], path: Path) -> _Node:
@@ -188,7 +204,8 @@ class _Reader:
                 continue
             self.lines[dotted(here)] = event.start_mark.line + 1
             self._take(node, self._node(next(events), events, here))
-            node.value[key] = self._last
+            if self._last is not _GONE:
+                node.value[key] = self._last
         return node
 
     _last: Any = None

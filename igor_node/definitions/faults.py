@@ -60,7 +60,7 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 class Faults:
-    """The faults found so far, given out by file and line. `unread`: some file could not be read to its end, so that what it defines is not known."""
+    """The faults found so far, given out by file and line. `unread`: what is defined is not all known."""
 
     def __init__(self) -> None:
         self._found: list[tuple[str, int, int, str]] = []

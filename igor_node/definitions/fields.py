@@ -78,7 +78,7 @@ def variable(value: Any) -> str:
 
 def duration(least: int = SECOND, least_text: str = "1s") -> Callable[[Any], int]:
     def check(value: Any) -> int:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not value.isascii():
             raise ValueError(f"{shown(value)} is not a duration; expected a number with its unit, in a text like 90s, 1h30m or 2d")
         span = parse_span(value)
         if not least <= span <= SPAN_LIMIT:

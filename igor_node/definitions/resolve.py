@@ -123,7 +123,8 @@ def _calendars(shaped: Sequence[tuple[Written, Shaped | None]], faults: Faults) 
             if not _is_date(text):
                 path = shape.as_written(("days", index))
                 faults.add(written.origin, path, f"{shown(text)} is not a day; expected one like 2026-12-25")
-        found[written.value.get("name") if ("name",) in shape.pruned else document.name] = tuple(text for text in document.days if _is_date(text))
+        faults.unread = faults.unread or ("name",) in shape.pruned  # it may be the one that a job names
+        found[document.name] = tuple(text for text in document.days if _is_date(text))
     return found
 
 
@@ -144,7 +145,7 @@ class _Compiling(ScheduleRules, ParamRules, StageRules):
         written = self.written
         self.refuse(written, (), NOT_YET_IN_JOB + NOT_YET_IN_WORK)
         schedules = tuple(self.schedules())
-        params = self.params(scheduled=bool(schedules))
+        params = self.params(scheduled=bool(written.schedule or written.schedules))
         self.check_env(written.env, ("env",), written.allow_plain)
         stages = self.stages()
         job = j.Job(

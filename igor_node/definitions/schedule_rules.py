@@ -91,7 +91,8 @@ class ScheduleRules(Judged):
                 raise ValueError(f'"{text}" is out of range; expected a time from 1970 to 2261')
             return at
         except ValueError as problem:
-            self.fault((*path, field), str(problem))
+            hint = "" if "; " in str(problem) else "; expected one like 2027-01-01T00:00:00Z"
+            self.fault((*path, field), f"{problem}{hint}")
             return None
 
     def _days(self, part: m.Schedule, path: Path, field: str) -> tuple[str, ...] | None:

@@ -22,6 +22,7 @@ from igor_node.definitions.values import shown
 
 ROUNDS = 10  # a misspelt field may hold another; what is still wrong after these shows when they are mended
 UNNAMED = "unnamed"
+FIRED_BY = {"cron", "every", "at"}  # a schedule has one of them
 FILLINGS: dict[str, Any] = {"apiVersion": m.API_VERSION, "days": [], "slots": 1}  # of what is required; else UNNAMED
 WORKING = {"command", "stages", "schedule", "schedules"}  # a document with one of these is meant to be a job
 
@@ -136,7 +137,8 @@ class _Mending:
             parent["schedule"] = {}
             self.pruned.append(("schedule", ""))  # nobody wrote this schedule: it may have none of cron, every, at
         schedule = parent.get("schedule")
-        if isinstance(schedule, dict) and key not in schedule:
+        taken = {key} if key not in FIRED_BY else FIRED_BY
+        if isinstance(schedule, dict) and not taken & schedule.keys():
             schedule[key] = given
             self.renamed["schedule", key] = (key,)
 

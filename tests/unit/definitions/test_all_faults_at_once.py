@@ -94,7 +94,7 @@ def test_a_broken_file_hides_neither_its_first_documents_nor_other_files(report)
     other = HEAD + "command: x\nschedule: {every: 5m, calendar: {exclude: [xmas]}}\nowner: 5\n"
     assert [fault.split(": ")[:2] for fault in report(a=broken, b=other)] == [
         ["a.yaml:5", "schedule.every"],
-        ["a.yaml:9", "document"],
+        ["a.yaml:8", "document"],
         ["b.yaml:3", "name"],
         ["b.yaml:6", "owner"],
     ]
@@ -129,4 +129,24 @@ def test_source_is_one_fault_of_several(report):
     assert report(a=HEAD + "source: x\ncommand: x\ntimeout: 30\n") == [
         'a.yaml:4: source: "source" is not a field here',
         "a.yaml:6: timeout: 30 is not a duration",
+    ]
+
+
+def test_a_schedule_with_a_fault_still_gives_no_values(report):
+    text = HEAD + "command: x\nparams: {day: {type: date}}\nschedule: {cron: 0 25 * * *}\n"
+    assert [fault.split(": ")[:2] for fault in report(a=text)] == [["a.yaml:5", "params.day"], ["a.yaml:6", "schedule.cron"]]
+
+
+def test_an_alias_that_stands_for_nothing_hides_nothing(report):
+    """The rest of the document is read on."""
+    text = HEAD + "command: x\nenv: *e\nlinks: &l {a: *l, b: 5}\ntags: [*t, 5]\nstages: *s\n---\n" + HEAD + "command: x\ntimeout: 5\n"
+    assert [fault.split(": ")[:2] for fault in report(a=text)] == [
+        ["a.yaml:5", "env"],
+        ["a.yaml:6", "links.a"],
+        ["a.yaml:6", "links.b"],
+        ["a.yaml:7", "tags[0]"],
+        ["a.yaml:7", "tags[0]"],
+        ["a.yaml:8", "stages"],
+        ["a.yaml:12", "name"],
+        ["a.yaml:14", "timeout"],
     ]

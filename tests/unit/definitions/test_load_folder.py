@@ -307,7 +307,7 @@ def test_one_fault(folder, rest, fault):
             "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n",
             "aliases unfold to more than 10000 nodes",
         ),
-        ("a: &a [*a]\n", "the alias *a stands within its own anchor"),
+        (HEAD + "command: x\ntags: &a [*a]\n", "the alias *a stands within its own anchor"),
     ],
 )
 def test_one_fault_of_a_file(folder, text, fault):
