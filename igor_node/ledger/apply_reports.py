@@ -268,6 +268,8 @@ def _follow(attempt: _Attempt, was: AttemptState, answer: _Answer, *, begun_now:
         _stage_started(attempt)
     if attempt.state is AttemptState.REVOKED:
         _stage_given_back(attempt)
+    elif attempt.state is AttemptState.LOST:
+        _lost_by_its_own_word(attempt)
     elif attempt.ended_at is not None:
         _stage_ended(attempt)
 
@@ -392,10 +394,30 @@ def _lose(attempt: _Attempt, command: AttemptsLost) -> bool:
     elif isinstance(what, Fail):
         _stage_ended(attempt, StageEvent.FAILED, what.reason)
     else:
-        _queue_again(attempt, f"attempt {attempt.n} was lost: {command.reason}", losses)
-        if row.run_started_at is None and not tx.all(schema.SELECT_OPEN_ATTEMPTS_OF_RUN, attempt.run):
-            settle_given_back(tx, _run(attempt), row.revoke)
+        _another_attempt(attempt, losses)
     return True
+
+
+def _lost_by_its_own_word(attempt: _Attempt) -> None:
+    """A wrapper ended its command because its lease ran out, and could say so before the leader gave it up: the same follows as if it had not."""
+    tx, row = attempt.tx, attempt.row
+    losses = row.losses + 1
+    what = after_loss(attempt.definition().on_node_loss, attempts_made=losses, max_attempts=tx.spec(row.job, row.spec_version).max_attempts)
+    if row.cancel is not None and not _is_spared(attempt, row.cancel):
+        _stage_ended(attempt, StageEvent.CANCELLED)
+    elif isinstance(what, Keep):  # it was waited for; there is nothing to wait for any more
+        _stage_ended(attempt)
+    elif isinstance(what, Fail):
+        _stage_ended(attempt, StageEvent.FAILED, what.reason)
+    else:
+        _another_attempt(attempt, losses)
+
+
+def _another_attempt(attempt: _Attempt, losses: int) -> None:
+    tx, row = attempt.tx, attempt.row
+    _queue_again(attempt, f"attempt {attempt.n} was lost: {attempt.reason}", losses)
+    if row.run_started_at is None and not tx.all(schema.SELECT_OPEN_ATTEMPTS_OF_RUN, attempt.run):
+        settle_given_back(tx, _run(attempt), row.revoke)
 
 
 def _wait_for_node(attempt: _Attempt, reason: str) -> None:

@@ -54,7 +54,6 @@ def test_lateness_is_the_first_trys_start_less_the_due_time(book: Book) -> None:
         pytest.param("failed", "failed", "exit code 3", id="failed"),
         pytest.param("timed_out", "timed_out", "", id="timed out"),
         pytest.param("cancelled", "cancelled", "", id="cancelled"),
-        pytest.param("lost", "lost", "", id="its wrapper died"),
         pytest.param("skipped", "succeeded", "exit code 3", id="a skip code"),
     ],
 )
@@ -271,6 +270,45 @@ def test_a_late_loss_leaves_the_stage_waiting(book: Book) -> None:
     lost(book, attempt)
     book.end(attempt, "lost")
     assert book.run(run)["stages"][0]["state"] == "queued"
+
+
+def test_a_loss_that_the_wrapper_reports_itself_is_rerun_as_well(book: Book) -> None:
+    """Its lease ran out while the node could reach nobody, and no leader had given it up when the node was back: `rerun` holds all the same."""
+    run, attempt = started(book, max_attempts=2)
+    book.end(attempt, "lost", reason="its lease ran out")
+    assert (book.run(run)["state"], book.run(run)["reason"]) == ("running", "attempt 1 was lost: its lease ran out")
+    again = book.placed(run, n=2, node="node-b")
+    book.begin(again, node="node-b")
+    book.end(again, "lost", reason="its lease ran out", node="node-b")
+    assert (book.run(run)["state"], book.run(run)["reason"]) == ("failed", "lost 2 times")
+
+
+def test_a_fire_that_lost_its_lease_before_it_started_is_rerun(book: Book) -> None:
+    """It has not run, so it is not over."""
+    book.node("a")
+    book.push(job())
+    run = book.fire()
+    attempt = book.placed(run)
+    book.report(book.event(attempt, "held"), book.event(attempt, "ended", state="lost", reason="its lease ran out before it could start"))
+    assert book.run(run)["ended_at"] is None
+    book.carry_out(run, n=2)
+    assert (book.run(run)["state"], attempts_of(book, run)) == ("succeeded", [("lost", None), ("succeeded", None)])
+
+
+@pytest.mark.parametrize("loss, state", [("wait", "lost"), ("fail", "failed")])
+def test_a_loss_that_the_wrapper_reports_is_not_rerun_where_the_job_says_so(book: Book, loss: str, state: str) -> None:
+    """What was waited for has ended; what shall fail fails."""
+    run, attempt = started(book, loss=loss)
+    book.end(attempt, "lost", reason="the machine lost power")
+    assert book.run(run)["state"] == state
+
+
+def test_a_cancelled_run_whose_wrapper_reports_a_loss_is_cancelled(book: Book) -> None:
+    """Nothing is rerun that nobody wants."""
+    run, attempt = started(book)
+    book.done(CancelRun(run=run, reason="not needed"))
+    book.end(attempt, "lost", reason="its lease ran out")
+    assert book.run(run)["state"] == "cancelled"
 
 
 def test_what_ended_before_the_loss_is_left_as_it_is(book: Book) -> None:
