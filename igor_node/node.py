@@ -286,12 +286,10 @@ class Node:
         async for term in self.replica.leadership():
             while self.replica.leads(term) and not self.stop.is_set():
                 try:
-                    log.info("leading", term=term)
                     await leader.serve(term)
                 except Exception:
                     log.exception("the leader's loops failed; they start again", term=term)
                     await self.clock.sleep(LEADER_PAUSE_S)
-            log.info("not leading any more", term=term)
             # A cancel that arrives while the loops end by themselves is swallowed by their task group (Python 3.11), so the stop is looked at too.
             if self.stop.is_set():
                 return

@@ -25,6 +25,11 @@ RETRY_S = 2.0
 WANTED_DEFAULT = 3
 
 log = logging.getLogger("igor.leader.autopilot")
+WORDS = {
+    AddLearner: "node %s becomes a learner: %s",
+    Promote: "node %s becomes a voter: %s",
+    Remove: "node %s is taken out of the members: %s",
+}
 
 
 class Autopilot:
@@ -77,7 +82,7 @@ class Autopilot:
     async def _do(self, step: Step) -> bool:
         """True where it was done."""
         replica = self._reign.replica
-        log.info("%s %s: %s", type(step).__name__, step.node, step.why)
+        log.info(WORDS[type(step)], step.node, step.why)
         try:
             match step:
                 case AddLearner():
