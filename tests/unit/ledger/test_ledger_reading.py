@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 
 import pytest
 
@@ -33,6 +34,62 @@ async def test_many_queries_at_once_share_a_few_threads(book: Book) -> None:
     answers = await asyncio.gather(*(reads.query(queries.jobs) for _ in range(40)))
     assert {len(answer) for answer in answers} == {50}
     reads.close()
+
+
+async def test_a_query_sees_what_was_committed_before_it_was_asked(book: Book) -> None:
+    """Also when the only thread is in the middle of an earlier moment then."""
+    book.push(job())
+    reads = Reads(book.path, threads=1)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> int:
+        index = queries.position(connection).index
+        reading.set()
+        assert go_on.wait(10)
+        return index
+
+    first = asyncio.ensure_future(reads.query(slow))
+    before = asyncio.ensure_future(reads.indexed(queries.jobs))
+    await asyncio.to_thread(reading.wait, 10)
+    book.create()
+    after = asyncio.ensure_future(reads.indexed(queries.jobs))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await first == 1
+    assert (await before)[0] in (1, 2)
+    assert (await after)[0] == 2
+    reads.close()
+
+
+async def test_a_long_query_holds_up_nobody_else(book: Book) -> None:
+    """Another thread takes those behind it."""
+    reads = Reads(book.path, threads=2)
+    go_on = threading.Event()
+    long = asyncio.ensure_future(reads.query(lambda c: go_on.wait(10)))
+    await asyncio.sleep(0)
+    assert (await asyncio.wait_for(reads.query(queries.position), 5)).index == 0
+    assert not long.done()
+    go_on.set()
+    assert await long
+    reads.close()
+
+
+async def test_who_waits_no_more_is_not_answered(book: Book) -> None:
+    """A cancelled query in the line is passed over; one under way when the reads are closed comes to its end."""
+    reads = Reads(book.path, threads=1)
+    go_on = threading.Event()
+    long = asyncio.ensure_future(reads.query(lambda c: go_on.wait(10)))
+    ran: list[int] = []
+    waiting = asyncio.ensure_future(reads.query(lambda c: ran.append(1)))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    go_on.set()
+    assert await long
+    assert (await reads.query(queries.position)).index == 0
+    assert ran == []
+    reads.close()
+    with pytest.raises(Unavailable):
+        await reads.query(queries.position)
 
 
 async def test_errors_of_a_query_come_through(book: Book) -> None:
