@@ -96,8 +96,13 @@ def _files(folder: Path, faults: Faults) -> list[Path]:
     if not folder.is_dir():
         faults.add(Origin(str(folder)), (), "is not a folder; expected the folder that holds the *.yaml files")
         return []
-    found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and not path.name.startswith((".", "__")) and path.is_file())
-    if not found:
+    named = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and not path.name.startswith((".", "__")))
+    found = [path for path in named if path.is_file()]
+    for path in named:
+        if not path.is_file():
+            faults.add(Origin(path.name, 1), (), "is not a file; expected one that can be read")
+            faults.unread = True
+    if not named:
         faults.add(Origin(str(folder)), (), "holds no definitions; expected *.yaml files")
     if len(found) > FILES_LIMIT:
         faults.add(Origin(str(folder)), (), f"holds {len(found)} files; expected at most {FILES_LIMIT}")
@@ -109,7 +114,7 @@ def _bytes(path: Path, faults: Faults) -> bytes | None:
         with path.open("rb") as file:
             return file.read(FILE_LIMIT_BYTES + 1)
     except OSError as problem:
-        faults.add(Origin(path.name), (), f"the file cannot be read ({problem.strerror}); expected a file that can")
+        faults.add(Origin(path.name, 1), (), f"the file cannot be read ({problem.strerror}); expected a file that can")
         faults.unread = True
         return None
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from igor_node.definitions import model as m
-from igor_node.definitions.faults import Faults, Origin, Path, meant
+from igor_node.definitions.faults import FAULTS_SHOWN, Faults, Origin, Path, meant
 from igor_node.definitions.values import shown
 
 ROUNDS = 10  # a misspelt field may hold another; what is still wrong after these shows when they are mended
@@ -27,25 +27,45 @@ FILLINGS: dict[str, Any] = {"apiVersion": m.API_VERSION, "days": [], "slots": 1}
 WORKING = {"command", "stages", "schedule", "schedules"}  # a document with one of these is meant to be a job
 
 
+class Cuts:
+    """The paths of what was taken away; asked in no time, because a definition may have thousands."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._cut: set[Path] = set()
+        self._around: set[Path] = set()
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: Path) -> None:
+        self._cut.add(path)
+        self._around.update(path[:length] for length in range(len(path) + 1))
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._cut
+
+    def __bool__(self) -> bool:
+        return bool(self._cut)
+
+    def touch(self, path: Path) -> bool:
+        """Whether something at the path, in it, or around it was taken away."""
+        return path in self._around or any(path[:length] in self._cut for length in range(1, len(path)))
+
+
 @dataclass(frozen=True)
 class Shaped:
     """A document as a model. `pruned`: what had to be taken away for that; `renamed`: what the person wrote for a field that is called otherwise."""
 
     document: m.Document
     value: dict[str, Any]
-    pruned: tuple[Path, ...] = ()
+    pruned: Cuts = field(default_factory=Cuts)
     renamed: Mapping[Path, Path] = field(default_factory=dict)
 
     def hides(self, path: Path) -> bool:
         """Whether a further fault at `path` may only be a consequence of what was taken away."""
-        return _hidden(path, self.pruned)
+        return self.pruned.touch(path)
 
     def as_written(self, path: Path) -> Path:
         return _as_written(path, self.renamed)
-
-
-def _hidden(path: Path, pruned: tuple[Path, ...] | list[Path]) -> bool:
-    return any(path == cut[: len(path)] or cut == path[: len(cut)] for cut in pruned)
 
 
 def _as_written(path: Path, renamed: Mapping[Path, Path]) -> Path:
@@ -66,13 +86,13 @@ def check_shape(value: Any, origin: Origin, faults: Faults) -> Shaped | None:
     misspelt = [key for key in value if key not in m.Job.model_fields and get_close_matches(key, ["kind"]) and value[key] in [*m.KINDS]]
     if kind is None and misspelt:
         faults.add(origin, (misspelt[0],), f'"{misspelt[0]}" is not a field here; did you mean "kind"?')
-        return _Mending({**value, "kind": value[misspelt[0]]}, origin, faults, pruned=[("kind",)], renamed={("kind",): (misspelt[0],)}).shaped()
+        return _Mending({**value, "kind": value[misspelt[0]]}, origin, faults, pruned=Cuts(("kind",)), renamed={("kind",): (misspelt[0],)}).shaped()
     wrong = "is missing" if kind is None else f"{shown(kind)} is not a kind"
     faults.add(origin, ("kind",), f"{wrong}; {meant(str(kind), m.KINDS)}")
     close = get_close_matches(str(kind), m.KINDS, n=1)
     if not close and not value.keys() & WORKING:
         return None
-    return _Mending({**value, "kind": close[0] if close else "Job"}, origin, faults, pruned=[("kind",)]).shaped()
+    return _Mending({**value, "kind": close[0] if close else "Job"}, origin, faults, pruned=Cuts(("kind",))).shaped()
 
 
 class _Mending:
@@ -83,18 +103,18 @@ class _Mending:
         value: dict[str, Any],
         origin: Origin,
         faults: Faults,
-        pruned: list[Path] | None = None,
+        pruned: Cuts | None = None,
         renamed: dict[Path, Path] | None = None,
     ) -> None:
         self.value, self.kind, self.origin, self.faults = value, m.KINDS[value["kind"]], origin, faults
-        self.pruned, self.renamed = pruned or [], renamed or {}
+        self.pruned, self.renamed = pruned or Cuts(), renamed or {}
         for written in self.renamed.values():
             self.value.pop(str(written[0]), None)
 
     def shaped(self) -> Shaped | None:
         for turn in range(ROUNDS):
             try:
-                return Shaped(self.kind.model_validate(self.value), self.value, tuple(self.pruned), self.renamed)
+                return Shaped(self.kind.model_validate(self.value), self.value, self.pruned, self.renamed)
             except ValidationError as problem:
                 errors = problem.errors(include_url=False)
             found = [(error, _path(error["loc"], self.value)) for error in errors]
@@ -109,15 +129,24 @@ class _Mending:
         parent, key = self._at(path[:-1]), path[-1] if path else ""
         if error["type"] == "missing" and isinstance(parent, dict) and key in parent:
             return  # a misspelt field stands for it
-        if not _hidden(path, self.pruned) or error["type"] == "extra_forbidden":
-            self.faults.add(self.origin, _as_written(path, self.renamed), _words(error, self.kind, path))
+        if not self.pruned.touch(path) or error["type"] == "extra_forbidden":
+            self.faults.add(self.origin, _as_written(path, self.renamed), self._words(error, path))
         if error["type"] == "extra_forbidden" and isinstance(parent, dict):
             self._take_extra(parent, str(key), path)
         elif error["type"] == "missing" and isinstance(parent, dict):
             parent[str(key)] = FILLINGS.get(str(key), UNNAMED)
-            self.pruned.append(path)
+            self.pruned.add(path)
         else:
             self._prune(path)
+
+    def _many(self) -> bool:
+        """Whether nobody will read what further fields were meant to be; finding that out takes a while."""
+        return len(self.faults) > FAULTS_SHOWN
+
+    def _words(self, error: ErrorDetails, path: Path) -> str:
+        if error["type"] == "extra_forbidden" and self._many():
+            return f'"{path[-1]}" is not a field here; expected another'
+        return _words(error, self.kind, path)
 
     def _take_extra(self, parent: dict[str, Any], key: str, path: Path) -> None:
         """A misspelt field counts as the one that was meant, if that one does not stand there too."""
@@ -125,17 +154,17 @@ class _Mending:
         if _is_of_schedule(path, self.kind):
             self._move_into_schedule(parent, key, given)
             return
-        close = get_close_matches(key, known_fields(self.kind, path[:-1]), n=1)
+        close = [] if self._many() else get_close_matches(key, known_fields(self.kind, path[:-1]), n=1)
         if close and close[0] not in parent:
             parent[close[0]] = given
             self.renamed[(*path[:-1], close[0])] = _as_written(path, self.renamed)
         else:
-            self.pruned.append(path)
+            self.pruned.add(path)
 
     def _move_into_schedule(self, parent: dict[str, Any], key: str, given: Any) -> None:
         if "schedule" not in parent and "schedules" not in parent:
             parent["schedule"] = {}
-            self.pruned.append(("schedule", ""))  # nobody wrote this schedule: it may have none of cron, every, at
+            self.pruned.add(("schedule", ""))  # nobody wrote this schedule: it may have none of cron, every, at
         schedule = parent.get("schedule")
         taken = {key} if key not in FIRED_BY else FIRED_BY
         if isinstance(schedule, dict) and not taken & schedule.keys():
@@ -150,10 +179,10 @@ class _Mending:
         if isinstance(parent, list) and isinstance(key, int) and path[:-1] in PLACEHOLDERS:
             if key < len(parent):
                 parent[key] = dict(PLACEHOLDERS[path[:-1]])
-            self.pruned.append(path)
+            self.pruned.add(path)
         elif isinstance(parent, dict):
             parent.pop(key, None)
-            self.pruned.append(path)
+            self.pruned.add(path)
         elif parent is not None:
             self._prune(path[:-1])
 
@@ -226,11 +255,14 @@ EXPECTED = {
 def known_fields(kind: type[BaseModel], path: Path) -> list[str]:
     """The fields of the model that stands at `path` in a document of that kind."""
     model: type[BaseModel] | None = kind
+    names = False  # whether the next part is a name that the person chose, as in params
     for part in path:
-        if isinstance(part, int) or model is None:
+        if isinstance(part, int) or model is None or names:
+            names = False
             continue
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        model = _model_in(annotation) or (model if annotation is None else None)
+        names = "dict[" in str(annotation)
+        model = _model_in(annotation)
     return list(model.model_fields) if model is not None else []
 
 

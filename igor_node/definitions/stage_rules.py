@@ -8,7 +8,7 @@ from typing import Any
 
 from igor_node.definitions import jobs as j
 from igor_node.definitions import model as m
-from igor_node.definitions.faults import Path, meant
+from igor_node.definitions.faults import FAULTS_SHOWN, Path, meant
 from igor_node.definitions.judged import Judged, as_tuple, given
 from igor_node.definitions.quoting import Unquotable, places
 
@@ -96,22 +96,25 @@ class StageRules(Judged):
                 self.fault((*path, name), what)
 
     def _check_stage_names(self, stages: Sequence[m.Stage]) -> None:
-        names: list[str] = []
+        names: dict[str, int] = {}
         for index, stage in enumerate(stages):
-            if stage.name in names:
-                what = f'the stage "{stage.name}" is stages[{names.index(stage.name)}] already; expected a name of its own'
+            if (first := names.setdefault(stage.name, index)) != index:
+                what = f'the stage "{stage.name}" is stages[{first}] already; expected a name of its own'
                 self.fault(("stages", index, "name"), what)
-            names.append(stage.name)
         some_unnamed = any(self.shape.hides(("stages", index, "name")) for index in range(len(stages)))
         for index, stage in enumerate(stages):
+            seen: set[str] = set()
             for at, need in enumerate(stage.needs or ()):
                 path: Path = ("stages", index, "needs", at)
+                if len(self.faults) > FAULTS_SHOWN:
+                    return  # nobody will read more, and each costs a look at all names
                 if need not in names and some_unnamed:
                     continue  # it may be the one whose name is wrong
                 if need not in names:
                     self.fault(path, f'no stage is named "{need}"; {meant(need, (name for name in names if name != stage.name))}')
-                elif need in (stage.needs or ())[:at]:
+                elif need in seen:
                     self.fault(path, f'"{need}" stands twice; expected it once')
+                seen.add(need)
 
     def _check_circles(self, stages: Sequence[m.Stage]) -> None:
         """Each circle once, at the stage of it that is written first."""
@@ -125,18 +128,22 @@ class StageRules(Judged):
 def _circle(start: str, needs: Mapping[str, Sequence[str]], done: set[str]) -> list[str] | None:
     """A circle that can be reached from `start`; every stage that was looked at is put into `done`. No recursion: a chain may be long."""
     way: list[str] = [start]
+    on_way = {start}
     left: list[list[str]] = [list(needs.get(start, ()))]
     while way:
         if not left[-1]:
-            done.add(way.pop())
+            left_behind = way.pop()
+            on_way.remove(left_behind)
+            done.add(left_behind)
             left.pop()
             continue
         need = left[-1].pop(0)
-        if need in way:
+        if need in on_way:
             done.update(way)
             return [*way[way.index(need) :], need]
         if need not in done:
             way.append(need)
+            on_way.add(need)
             left.append(list(needs.get(need, ())))
     return None
 

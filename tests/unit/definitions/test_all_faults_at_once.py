@@ -1,8 +1,10 @@
 """One report holds everything that is wrong: a fault hides none beside it, none inside of it, and none between files."""
 
+import time
+
 import pytest
 
-from igor_node.definitions.load import load_folder
+from igor_node.definitions.load import check_objects, load_folder
 from igor_node.words import Invalid, parse_instant
 
 NOW = parse_instant("2026-11-24T10:00:00Z")
@@ -150,3 +152,31 @@ def test_an_alias_that_stands_for_nothing_hides_nothing(report):
         ["a.yaml:12", "name"],
         ["a.yaml:14", "timeout"],
     ]
+
+
+def test_what_is_no_file_is_not_passed_over(report, tmp_path):
+    """Else a link that leads nowhere would remove jobs."""
+    (tmp_path / "shop" / "b.yaml").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "shop" / "c.yml").mkdir()
+    assert report(a=HEAD + "command: x\ntimeout: 5\n") == [
+        "a.yaml:5: timeout: 5 is not a duration",
+        "b.yaml:1: document: is not a file",
+        "c.yml:1: document: is not a file",
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {f"x{number}": 1 for number in range(20_000)},
+        {"env": {f"A{number}": 1.5 for number in range(20_000)}},
+        {"stages": [{"name": f"s{number}", "command": "x", "needs": [f"t{need}" for need in range(900)]} for number in range(1_000)]},
+        {"stages": [{"name": f"s{number}", "command": "x", "needs": [f"s{need}" for need in range(1_000)]} for number in range(1_000)]},
+    ],
+)
+def test_a_push_with_thousands_of_faults_is_answered_soon(fields):
+    """A node judges what anybody with a token sends; what takes longer for each further fault would stop it for minutes."""
+    began = time.process_time()
+    with pytest.raises(Invalid):
+        check_objects("p", [{"apiVersion": "igor/v1", "kind": "Job", "name": "a", **fields}], NOW)
+    assert time.process_time() - began < 10

@@ -270,6 +270,7 @@ BAD = [
     ("not yet: Monitor", "apiVersion: igor/v1\nkind: Monitor\nname: p\n", 2, "kind", "not supported by this version yet"),
     ("not yet: Channel", "apiVersion: igor/v1\nkind: Channel\nname: p\nslack: x\n", 2, "kind", "not supported by this version yet"),
     # --- params and values
+    ("field of a param", JOB + "params:\n  type:\n    defalt: x\n", 7, "params.type.defalt", 'did you mean "default"'),
     ("params are a list", JOB + "params: [day]\n", 5, "params", "is not a mapping"),
     ("param is a text", JOB + "params: {day: date}\n", 5, "params.day", "is not a mapping"),
     ("param's name", JOB + "params: {'a b': {}}\n", 5, "params.a b", "name of a param"),
