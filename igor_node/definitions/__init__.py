@@ -1,8 +1,9 @@
 """Job definitions: model, YAML and Python loaders, schedules (cron, time zones), JSON Schema.
 
 Read jobs.py first: the job as the ledger keeps it. Then, on the way from a person's file to such a job: documents.py (YAML with lines), model.py
-(the fields), shape.py (a document as a model, its faults), resolve.py (everything between fields and documents), load.py (the two doors: a folder, a push); and schedule.py (when it fires) with
-cron.py and zones.py, values.py (`${{ }}` and params), preview.py (in words, for people). No clock is read but in `load_folder`: times are arguments.
+(the fields), shape.py (a document as a model, and its faults), resolve.py (everything between fields and documents), load.py (the two doors: a
+folder, a push); and schedule.py (when it fires) with cron.py and zones.py, values.py (`${{ }}` and params), preview.py (in words, for people). No
+clock is read but in `load_folder`: times are arguments.
 `Job`, `Calendar` and `Project` are for `*.py` files of a folder (build.py); they are imported when they are asked for.
 """
 
