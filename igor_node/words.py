@@ -22,8 +22,10 @@ enters the ledger. Texts are RFC 3339 in UTC (`2026-11-24T02:00:00Z`, fractions 
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import struct
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -45,6 +47,8 @@ SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
 
 _last_id = 0
+_chances: list[int] = []
+CHANCES_AT_ONCE = 256
 _ALPHABET = "0123456789abcdefghijklmnopqrstuv"  # base 32, in the order of ASCII: ids sort by time
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -268,11 +272,23 @@ ERROR_BY_NAME: dict[str, type[IgorError]] = {error.__name__: error for error in 
 def new_id(now: Instant) -> str:
     """A time-ordered id of 20 characters: 10 of milliseconds since the epoch, 10 of chance (50 bits). Ids made here one after the other sort so."""
     global _last_id
-    value = (now // MILLISECOND) << 50 | secrets.randbits(50)
+    value = (now // MILLISECOND) << 50 | _chance(50)
     if value <= _last_id and value >> 50 == _last_id >> 50:
-        value = _last_id + 1 + secrets.randbits(20)
+        value = _last_id + 1 + _chance(20)
     _last_id = value
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(95, -1, -5))
+
+
+def _chance(bits: int) -> int:
+    """Of the system's, fetched for hundreds of ids at once: each call to the kernel hands the interpreter to another thread for a while."""
+    try:
+        return _chances.pop() >> 64 - bits
+    except IndexError:
+        _chances.extend(struct.unpack(f"={CHANCES_AT_ONCE}Q", os.urandom(8 * CHANCES_AT_ONCE)))
+        return secrets.randbits(bits)
+
+
+os.register_at_fork(after_in_child=_chances.clear)  # two processes must never draw the same
 
 
 def id_time(identifier: str) -> Instant:

@@ -40,6 +40,7 @@ WAITING_LIMIT = 10_000  # proposals without an answer
 WAITING_LIMIT_BYTES = 64 * 1024 * 1024
 MEMBERS_PAUSE_S = 0.05  # between two tries while another change of the members is under way
 CLOSE_TIMEOUT_S = 10.0
+FSYNC_KEPT_S = 0.5
 
 
 class PeerStatus(msgspec.Struct, frozen=True):
@@ -81,6 +82,8 @@ class Replica:
         self._waiting = 0
         self._waiting_bytes = 0
         self._closed = False
+        self._fsync_ms: float | None = None
+        self._fsync_at = float("-inf")
         self._told_halt = False
 
     @classmethod
@@ -265,7 +268,6 @@ class Replica:
 
     def status(self) -> Status:
         view, now = self._pump.view, time.monotonic()
-        fsyncs = list(self._pump.fsyncs_s)
         heard = view.leader is not None and now - view.leader_heard_at < self._settings.election_max_s
         over = self._pump.ended
         return Status(
@@ -279,8 +281,15 @@ class Replica:
             halted=self._pump.halted,
             peers={node: _peer_status(peer, now) for node, peer in view.peers.items()},
             quorum=not over and (heard or now < view.lease_until),
-            fsync_p50_ms=statistics.median(fsyncs) * 1000 if fsyncs else None,
+            fsync_p50_ms=self._fsync_p50_ms(now),
         )
+
+    def _fsync_p50_ms(self, now: float) -> float | None:
+        """Sorted anew at most twice a second: the status is asked for with every request."""
+        if now - self._fsync_at >= FSYNC_KEPT_S:
+            fsyncs = list(self._pump.fsyncs_s)
+            self._fsync_at, self._fsync_ms = now, statistics.median(fsyncs) * 1000 if fsyncs else None
+        return self._fsync_ms
 
     def adopt(self, sock: socket.socket) -> None:
         """An accepted socket whose first bytes, still unread, are `wire.MAGIC`. It belongs to consensus from now on."""

@@ -25,7 +25,7 @@ import traceback
 from wrapper import linux, protocol, run
 
 REQUEST_BYTES = 512  # a name has at most 255
-IDLE_LIMIT = 16  # wrappers that wait for another attempt: about 3 MiB each
+IDLE_LIMIT = 64  # wrappers that wait for another attempt: about 3 MiB each; fewer than run at once would have some forked anew each time
 IDLE_S = 2.0  # and how long they do
 ATTEMPTS_A_PROCESS = 200  # then it ends: what a long life may leave in its memory goes with it
 PID_BYTES = 4

@@ -236,7 +236,7 @@ def read_instant(field: str, value: str) -> Instant:
 async def resolve(call: Call) -> JobRow:
     """The job of the path, where the caller may act on its project."""
     name = call.part("job")
-    row = await call.read(lambda connection: queries.job(connection, name))
+    row = await call.read(lambda connection: queries.job(connection, name, count_live=False))
     auth.check_project(call.caller, row.project)
     return row
 

@@ -236,3 +236,11 @@ def test_every_state_of_a_run_can_be_asked_for(book: Book) -> None:
     for state in RunState:
         page = book.read(lambda c, state=state: queries.runs(c, states=[state]))
         assert all(item["state"] == state for item in page.items)
+
+
+def test_who_only_acts_on_a_job_has_its_live_runs_not_counted(book: Book) -> None:
+    """There may be thousands, and each run on demand looks its job up."""
+    book.push(job())
+    book.create()
+    assert book.read(lambda c: queries.job(c, "report")).live == 1
+    assert book.read(lambda c: queries.job(c, "report", count_live=False)).live is None
