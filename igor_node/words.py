@@ -304,7 +304,7 @@ def id_time(identifier: str) -> Instant:
 def format_instant(instant: int) -> str:
     """RFC 3339 in UTC, with as many digits of fraction as are needed (0, 3, 6 or 9)."""
     seconds, nanos = divmod(instant, SECOND)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")[:19]
     if nanos:
         digits = f"{nanos:09d}"
         text += "." + (digits[:3] if digits.endswith("000000") else digits[:6] if digits.endswith("000") else digits)
@@ -329,7 +329,7 @@ def parse_instant(text: str) -> Instant:
     return Instant(int(moment.timestamp()) * SECOND + int((fraction or "0").ljust(9, "0")))
 
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
 _UNITS = (86_400 * SECOND, 3_600 * SECOND, 60 * SECOND, SECOND, MILLISECOND)
 
 

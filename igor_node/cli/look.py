@@ -138,7 +138,7 @@ def schedule(session: Session, expression: str | None, zone: str, count: int, af
         raise click.UsageError("expected either an expression or --batch FILE")
     start = words.parse_instant(after) if after else words.wall_now()
     if batch is not None:
-        with click.open_file(str(batch), encoding="utf-8") as lines:
+        with click.open_file(str(batch), encoding="utf-8", errors="replace") as lines:
             output.write_lines(preview.answer_batch(lines, start))
         return
     asked = schedule_of(expression or "", zone)

@@ -17,12 +17,16 @@ def test_an_instant_is_read_back(instant: Instant) -> None:
     assert parse_instant(format_instant(instant)) == instant
 
 
+def test_years_have_four_digits() -> None:
+    assert format_instant(parse_instant("0987-06-05T04:03:02Z")) == "0987-06-05T04:03:02Z"
+
+
 @given(st.integers(min_value=0, max_value=10**9).map(lambda ms: ms * words.MILLISECOND))
 def test_a_span_is_read_back(span: int) -> None:
     assert parse_span(format_span(span)) == span
 
 
-@pytest.mark.parametrize("text", ["90", "30 minutes", "010", "", "s", "1.5h", "1s1h", "-5s"])
+@pytest.mark.parametrize("text", ["90", "30 minutes", "010", "", "s", "1.5h", "1s1h", "-5s", "١s"])
 def test_a_duration_needs_whole_numbers_with_units(text: str) -> None:
     with pytest.raises(ValueError, match="expected a number with its unit"):
         parse_span(text)
