@@ -7,11 +7,13 @@ Settings are read and checked here (`igor_node.settings`); only `start` and `joi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from igor_node.cli.target import default_data_dir, normal_address, read_token_fi
 from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, Join, read_settings
 
 CHECK_TIMEOUT_S = 5.0
+IDLE_LOOK_S = 0.5
 FAILED, REFUSED = 1, 4
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 VERDICTS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -177,10 +180,31 @@ def _text_of(path: Path) -> str:
 @igor_node.command("leave", session=False, examples=["igor-node leave --data-dir n3"])
 @data_dir_option
 def leave(data_dir: Path | None) -> None:
-    """Take the node out of its cluster for good. It must run, and must not be running anything."""
+    """Take the node out of its cluster for good. It must run; it gets nothing new, and what it runs ends first.
+
+    Ctrl-C while it waits: the node stays and is used again. Afterwards its process can be stopped.
+    """
     client, about = client_of(data_dir or default_data_dir())
-    client.write("DELETE", f"/v1/nodes/{segment(about['id'])}")
-    click.echo(f"node {about.get('name')} has left cluster {about.get('cluster')}", err=True)
+    path = f"/v1/nodes/{segment(about['id'])}"
+    client.write("POST", f"{path}/drain", {"reason": "it is to leave"})
+    try:
+        wait_until_idle(client, str(about["id"]))
+        client.write("DELETE", path)
+    except BaseException:
+        with contextlib.suppress(words.IgorError):
+            client.write("POST", f"{path}/undrain", {"reason": "it stays"})
+        raise
+    click.echo(f"node {about.get('name')} has left cluster {about.get('cluster')}; its process can be stopped", err=True)
+
+
+def wait_until_idle(client: Client, node: str) -> None:
+    """Says how many attempts are waited for, when that changes."""
+    said = 0
+    while running := next((one["running"] for one in client.get("/v1/cluster")["nodes"] if one["id"] == node), 0):
+        if running != said:
+            said = running
+            click.echo(f"waiting for {running} attempts to end; nothing new comes (Ctrl-C: stay)", err=True)
+        time.sleep(IDLE_LOOK_S)
 
 
 @igor_node.command("check", session=False, examples=["igor-node check --data-dir n1"])

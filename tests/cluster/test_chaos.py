@@ -30,6 +30,7 @@ TICKS = 5
 SETTLE_S = 90.0
 EQUAL_LINES_A_SECOND = 3
 LOG_SAMPLE = 25
+LATE_S = 1.0
 SECRET = re.compile(r"igor1\.[^.\s]+\.[^.\s]+\.\S{8,}")
 
 
@@ -289,6 +290,38 @@ def test_a_lease_that_runs_out_with_a_minority_is_rerun(fresh_three: Cluster, tm
     attempts = ended["stages"][0]["attempts"]
     assert (ended["state"], [one["state"] for one in attempts]) == ("succeeded", ["lost", "succeeded"])
     assert not witness.faults([ended])
+
+
+@pytest.mark.parametrize("leads", [False, True], ids=["a follower", "the leader"])
+def test_a_busy_node_leaves_and_another_one_takes_its_place(fresh_three: Cluster, tmp_path: Path, leads: bool) -> None:
+    """A fourth node joins, one of the three leaves under load: it gets nothing new, ends what it has, and no fire is missed or late."""
+    witness = Witness(tmp_path / "witness")
+    jobs = [
+        witness.job("beat", "true", schedule={"every": "1s"}, overlap="allow"),
+        witness.job("slow", "sleep 3", schedule={"every": "2s"}, overlap="allow"),
+    ]
+    fresh_three.push("moving", *jobs)
+    wait_for(witness.lines, 30, "a first start")
+    leader = fresh_three.leader()
+    node = leader if leads else next(one for one in fresh_three.nodes if one is not leader)
+    fourth = Node(fresh_three, "n4")
+    fresh_three.nodes.append(fourth)
+    fourth.start(join=fresh_three.nodes[0])
+    wait_for(lambda: any(line.what == "start" for line in witness.lines()) and runs_on(fresh_three, "n4"), 30, "work on the fourth node")
+    left = node.program("leave", "--data-dir", str(node.folder))
+    assert left.returncode == 0, left.stderr
+    node.stop()
+    wait_for(lambda: sorted(fresh_three.status()["voters"]) == sorted(one.name for one in fresh_three.nodes if one is not node), 30, "three voters")
+    assert node.name not in [one["name"] for one in fresh_three.status()["nodes"]]
+    runs = settle(fresh_three, "moving", jobs)
+    assert not witness.faults(runs)
+    assert {run["state"] for run in runs} <= {"succeeded", "skipped"}
+    late = [run for run in runs if (run["lateness_s"] or 0) > LATE_S]
+    assert not late, late
+
+
+def runs_on(cluster: Cluster, name: str) -> bool:
+    return any(one["name"] == name and one["running"] for one in cluster.status()["nodes"])
 
 
 def last_event(node: Node, run: str) -> str:

@@ -107,6 +107,11 @@ class Node:
         self.process.terminate()
         return self.process.wait(timeout_s)
 
+    def program(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """`igor-node` with these arguments, to its end."""
+        command = [sys.executable, "-m", "igor_node.cli.node", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=self.cluster.environment)
+
     def end_machine(self) -> None:
         """Everything of this node dies at once: node, pre-loaded process, wrappers, commands."""
         end_machine(self.mark, self.folder)

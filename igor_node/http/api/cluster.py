@@ -21,7 +21,7 @@ from igor_node.http.problems import NotHere
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.http.services import NodeView
 from igor_node.ledger import commands, queries
-from igor_node.words import NAME, SECOND, Denied, Invalid, NodeState, NotFound, Role, Unauthenticated, Unavailable, WrongHost, new_id
+from igor_node.words import NAME, SECOND, Conflict, Denied, Invalid, NodeState, NotFound, Role, Unauthenticated, Unavailable, WrongHost, new_id
 from raft.interface import Halted, NotLeader, Unknown
 
 NODE_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -214,11 +214,34 @@ def check_join(call: Call, body: JoinBody) -> None:
         raise Invalid("the node cannot join", faults=faults)
 
 
-async def leave(call: Call) -> Any:
+async def own_node(call: Call) -> queries.NodeRow:
+    """The node that is named: any for an admin, itself for a node."""
     name = call.part("node")
     row = await call.read(lambda connection: queries.node(connection, name))
     if call.caller.role is Role.NODE and call.caller.node != row.node:
         raise Denied(f"a node may only take itself out, not {row.name}")
+    return row
+
+
+async def drain(call: Call) -> Any:
+    """Nothing new is placed there; what it has goes on."""
+    row = await own_node(call)
+    await call.propose(commands.NodeChanged(node=row.node, state=NodeState.DRAINING, reason=call.body.reason))
+    return {"id": row.node, "name": row.name, "state": NodeState.DRAINING, "running": row.running}
+
+
+async def undrain(call: Call) -> Any:
+    row = await own_node(call)
+    if row.state == NodeState.DRAINING:
+        await call.propose(commands.NodeChanged(node=row.node, state=NodeState.UP, reason=call.body.reason))
+        return {"id": row.node, "name": row.name, "state": NodeState.UP, "running": row.running}
+    return {"id": row.node, "name": row.name, "state": row.state, "running": row.running}
+
+
+async def leave(call: Call) -> Any:
+    row = await own_node(call)
+    if row.running:  # before anything is changed: it would lose its vote, be refused by the ledger, and get its vote back
+        raise Conflict(f"node {row.name} has {row.running} attempts that have not ended", hint="drain it first: `igor-node leave` does and waits")
     if call.services.leave is not None:
         await call.services.leave(row.node)
     await call.propose(commands.RemoveNode(node=row.node, reason=call.body.reason if call.body is not None else ""))
@@ -369,6 +392,14 @@ ROUTES = (
     ),
     Route(
         method="POST", path="/v1/nodes/{node}/leave", handler=leave, summary="Take a node out for good", role=Role.ADMIN, nodes=True,
+        where=Where.WRITE, body=LeaveBody,
+    ),
+    Route(
+        method="POST", path="/v1/nodes/{node}/drain", handler=drain, summary="Give a node nothing new", role=Role.ADMIN, nodes=True,
+        where=Where.WRITE, body=LeaveBody,
+    ),
+    Route(
+        method="POST", path="/v1/nodes/{node}/undrain", handler=undrain, summary="Use a drained node again", role=Role.ADMIN, nodes=True,
         where=Where.WRITE, body=LeaveBody,
     ),
     Route(method="DELETE", path="/v1/nodes/{node}", handler=leave, summary="Take a node out for good", role=Role.ADMIN, nodes=True,

@@ -207,13 +207,31 @@ def test_check_without_a_good_token_is_unknown(igor_node: IgorNode, node: FakeNo
     assert ended.code == UNKNOWN and "the token is not known" in ended.out
 
 
+def leaving(node: FakeNode, *running: int) -> FakeNode:
+    """A node that has that many attempts when it is asked, one time after the other."""
+    left = list(running)
+    node.on("POST", "/v1/nodes/a1/drain", {}).on("POST", "/v1/nodes/a1/undrain", {}).on("DELETE", "/v1/nodes/a1", {})
+    return node.on("GET", "/v1/cluster", lambda asked: Reply({"nodes": [{"id": "a0", "running": 9}, {"id": "a1", "running": left.pop(0)}]}))
+
+
 def test_leave_takes_out_the_node_of_the_directory(igor_node: IgorNode, node: FakeNode, served: Path) -> None:
-    node.on("DELETE", "/v1/nodes/a1", Reply({}))
+    leaving(node, 0)
     ended = igor_node("leave", "--data-dir", str(served))
     assert ended.code == 0 and "node n1 has left cluster c1" in ended.err
+    assert node.paths() == ["POST /v1/nodes/a1/drain", "GET /v1/cluster", "DELETE /v1/nodes/a1"]
 
 
-def test_leave_is_refused_while_the_node_runs_something(igor_node: IgorNode, node: FakeNode, served: Path) -> None:
-    node.on("DELETE", "/v1/nodes/a1", problem("Conflict", 409, "n1 has 2 attempts that have not ended"))
+def test_leave_waits_for_what_the_node_runs(igor_node: IgorNode, node: FakeNode, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of a busy cluster is never idle by itself: it gets nothing new, and leaves when it has nothing left."""
+    monkeypatch.setattr("igor_node.cli.node.IDLE_LOOK_S", 0.01)
+    leaving(node, 2, 2, 1, 0)
+    ended = igor_node("leave", "--data-dir", str(served))
+    assert ended.code == 0
+    assert [line.split(";")[0] for line in ended.err.splitlines()][:2] == ["waiting for 2 attempts to end", "waiting for 1 attempts to end"]
+
+
+def test_a_node_that_could_not_leave_is_used_again(igor_node: IgorNode, node: FakeNode, served: Path) -> None:
+    leaving(node, 0).on("DELETE", "/v1/nodes/a1", problem("Conflict", 409, "n1 has 2 attempts that have not ended"))
     ended = igor_node("leave", "--data-dir", str(served))
     assert ended.code == 5 and "n1 has 2 attempts" in ended.err
+    assert node.paths()[-1] == "POST /v1/nodes/a1/undrain"

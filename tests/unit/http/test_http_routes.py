@@ -86,6 +86,8 @@ UNKNOWN = [
     ("DELETE", "/v1/tokens/nothing"),
     ("DELETE", "/v1/nodes/nothing"),
     ("POST", "/v1/nodes/nothing/leave"),
+    ("POST", "/v1/nodes/nothing/drain"),
+    ("POST", "/v1/nodes/nothing/undrain"),
     ("GET", "/v1/nodes/logs?attempt=a.b.1&try=1"),
     ("GET", "/v1/nothing"),
     ("GET", "/nothing"),
