@@ -11,8 +11,8 @@ decided up to `lookahead` before its due time; with jitter a later fire may be d
   overlap undecided an earlier run may still end before the due time: the decision waits for it, and so do all later fires of the job
   else              a run, or `skipped` by the overlap policy
 
-A gap begins where the first undecided fire is more than `PUNCTUAL` late. Then the policy speaks for every fire up to now; without a gap a
-fire that is a moment late (a failover longer than the lookahead) is simply made, whatever the policy.
+A gap of a schedule begins where its first undecided fire is more than `PUNCTUAL` late. Then the policy speaks for all its fires up to now;
+without a gap a fire that is a moment late (a failover longer than the lookahead) is simply made, whatever the policy.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def decide(view: JobView, timetable: Timetable, now: int, new_run: Callable[[], 
     coming = timetable.between(view.decided_until, now + LOOKAHEAD, STRETCH_STEP if in_long_gap else limit)
     ready = coming[: _ready(coming, now)]
     desk = _Desk(view, new_run, limit)
-    gap = _gap(ready, now, view.pause)
+    gaps = _gaps(ready, now, view.pause)
     for position, fire in enumerate(ready):
-        if not _decide_one(desk, fire, ready[position + 1 :], timetable, now, gap=gap):
+        if not _decide_one(desk, fire, ready[position + 1 :], timetable, now, gap=fire.schedule_index in gaps):
             break
     return desk.decision(_wake_at(desk, timetable, now, more=len(desk.decided) < len(ready)))
 
@@ -197,8 +197,9 @@ def _ready(coming: Sequence[DueFire], now: int) -> int:
     return max((position + 1 for position, fire in enumerate(coming) if fire.due_at <= now + LOOKAHEAD), default=0)
 
 
-def _gap(ready: Sequence[DueFire], now: int, pause: Pause) -> bool:
-    return any(fire.due_at < now - PUNCTUAL and not pause.covers(fire.scheduled_at) for fire in ready)
+def _gaps(ready: Sequence[DueFire], now: int, pause: Pause) -> frozenset[int]:
+    """The schedules that were not kept in time. One that was, because its jitter puts it behind the others' gap, has nothing to catch up with."""
+    return frozenset(fire.schedule_index for fire in ready if fire.due_at < now - PUNCTUAL and not pause.covers(fire.scheduled_at))
 
 
 def _superseded(fire: DueFire, later: Sequence[DueFire], timetable: Timetable, now: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from igor_node.definitions.jobs import CatchUp, Job, Schedule, Stage
@@ -66,7 +66,19 @@ def test_each_fire_is_decided_once_and_in_order(job, pause, steps):
     assert recorded == [fire.scheduled_at for fire in timetable.between(BASE, decided, 100_000)]
 
 
+JITTERED_BEHIND_A_GAP = Job(
+    project="p",
+    name="j",
+    schedules=(
+        Schedule(every_ns=50 * SECOND, jitter_ns=49 * SECOND, catch_up=CatchUp(window_ns=0)),
+        Schedule(every_ns=95 * SECOND, catch_up=CatchUp(window_ns=0)),
+    ),
+    stages=(Stage(name="main", command="x"),),
+)
+
+
 @given(job=jobs, late=st.floats(0, 4.9))
+@example(job=JITTERED_BEHIND_A_GAP, late=0.0)
 def test_a_fire_that_is_made_in_time_is_never_missed(job, late):
     """However short the window, whatever the policy: up to PUNCTUAL late is in time."""
     timetable = JobTimetable(job)
