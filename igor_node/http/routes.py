@@ -11,6 +11,7 @@ import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -97,18 +98,24 @@ def template(path: str) -> str:
 def decode_query(kind: type[msgspec.Struct], pairs: Sequence[tuple[str, str]]) -> Any:
     """The query as `kind`. Every fault names its parameter: unknown, repeated, of the wrong type, out of range."""
     given: dict[str, Any] = {}
-    hints = get_type_hints(kind)
-    wire = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+    wire = _parameters(kind)
     for name, value in pairs:
         if name not in wire:
             known = ", ".join(sorted(wire)) or "none here"
             raise Malformed(f'query parameter "{name}" is not known', hint=f"known are: {known}")
         if name in given:
             raise Malformed(f'query parameter "{name}" is given twice')
-        given[name] = parse_parameter(name, value, hints[wire[name]])
+        given[name] = parse_parameter(name, value, wire[name])
     decoded = msgspec.convert(given, kind)
     _check_limit(decoded)
     return decoded
+
+
+@cache
+def _parameters(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The type of each parameter by its name in the query: one of some dozens of structs, and looking into one takes longer than most requests."""
+    hints = get_type_hints(kind)
+    return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(kind)}
 
 
 def _check_limit(decoded: Any) -> None:

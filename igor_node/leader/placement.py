@@ -16,7 +16,7 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from igor_node.leader.reign import Reign
 from igor_node.leader.renewal import renewal_hash
@@ -177,16 +177,22 @@ def decide(waiting: Sequence[WaitingStage], nodes: Sequence[NodeView], key: byte
     views = list(nodes)
     placements: list[Placement] = []
     reasons: dict[tuple[str, str], str] = {}
+    no_room: dict[tuple[Any, ...], str] = {}  # what such a demand was answered since the last placement
     for stage in sorted(waiting, key=lambda one: -one.priority):
         if stage.blocked is not None:
             reasons[stage.run, stage.stage] = _bounded(stage.blocked)
+            continue
+        like = (stage.slots, *sorted(stage.constraints.items()))
+        if (known := no_room.get(like)) is not None:
+            reasons[stage.run, stage.stage] = known
             continue
         answer = place(Demand(stage.slots, stage.constraints, frozenset(stage.avoid)), views, stage.run)
         if isinstance(answer, Assign):
             placements.append(_placement(stage, answer, key))
             views = take(views, answer.node, stage.slots)
+            no_room.clear()
         else:
-            reasons[stage.run, stage.stage] = _bounded(answer.reason)
+            reasons[stage.run, stage.stage] = no_room[like] = _bounded(answer.reason)
     return placements, reasons
 
 

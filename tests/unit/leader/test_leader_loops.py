@@ -156,6 +156,19 @@ async def test_an_assignment_carries_values_and_params(tmp_path):
         assert made.attempt in node.known
 
 
+async def test_each_stage_that_finds_no_place_is_told_why_for_itself(tmp_path):
+    """Also where many ask for the same, and though the words change with each that is placed."""
+    async with World(tmp_path) as world:
+        world.push(job("small", every_s=None, overlap="allow", max_parallel=10), job("large", every_s=None, stage={"slots": 2}))
+        for name in ("large", "small", "small", "small"):
+            world.propose(CreateRun(job=f"p/{name}", run=new_id(world.clock.now())))
+        waiting = world.query(lambda c: waiting_stages(c, world.clock.now()))
+        placements, reasons = decide(waiting, [NodeView("1", "n1", "up", 3), NodeView("2", "n2", "silent", 3)], KEY)
+        assert len(placements) == 2
+        full = "no node can take it: n1 is full: 3 of 3 slots taken; n2 is silent"
+        assert list(reasons.values()) == [full, full]
+
+
 async def test_higher_priority_is_placed_first(tmp_path):
     async with World(tmp_path) as world:
         world.push(job("low", every_s=None), job("high", every_s=None, priority=5))
