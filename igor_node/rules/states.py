@@ -130,17 +130,15 @@ _ATTEMPT_RESULTS = {
     AttemptEvent.LOST: AttemptState.LOST,
 }
 
+_FROM_THE_BEGIN = {
+    AttemptEvent.STARTED: AttemptState.RUNNING,
+    AttemptEvent.REVOKED: AttemptState.REVOKED,
+    **{event: state for event, state in _ATTEMPT_RESULTS.items() if event is not AttemptEvent.SUCCEEDED},
+}
+
 ATTEMPT: Mapping[tuple[AttemptState, AttemptEvent], AttemptState] = {
     (AttemptState.ASSIGNED, AttemptEvent.HELD): AttemptState.HELD,
-    **{
-        key: state
-        for begin in (AttemptState.ASSIGNED, AttemptState.HELD)
-        for key, state in {
-            (begin, AttemptEvent.STARTED): AttemptState.RUNNING,
-            (begin, AttemptEvent.REVOKED): AttemptState.REVOKED,
-            **{(begin, event): end for event, end in _ATTEMPT_RESULTS.items() if event is not AttemptEvent.SUCCEEDED},
-        }.items()
-    },
+    **{(begin, event): state for begin in (AttemptState.ASSIGNED, AttemptState.HELD) for event, state in _FROM_THE_BEGIN.items()},
     **{(AttemptState.RUNNING, event): state for event, state in _ATTEMPT_RESULTS.items()},
     # A late result that counts: nothing was placed after the loss.
     **{(AttemptState.LOST, event): state for event, state in _ATTEMPT_RESULTS.items() if event is not AttemptEvent.LOST},
