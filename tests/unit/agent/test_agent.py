@@ -284,7 +284,7 @@ async def test_a_wrapper_killed_while_the_node_was_down(nest: Nest, leader: Smal
     work = assignment("echo x >> ../count; sleep 60")
     await leader.assign(work)
     path = nest.path(work.attempt)
-    await until(lambda: (path / "count").exists(), "the command")
+    await until(lambda: (path / "count").exists() and (path / "count").read_text(), "the command")
     nest.kill_process()
     os.kill(protocol.lock_holder(str(path / "lock")), signal.SIGKILL)
     await nest.start()

@@ -307,7 +307,12 @@ def test_events_follow_goes_on_after_the_last(igor: Igor, node: FakeNode) -> Non
 def program(node: FakeNode, *arguments: str, **more: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "IGOR_NODE": node.address, "IGOR_TOKEN": "t", "HOME": "/nonexistent"}
     command = [sys.executable, "-m", "igor_node.cli.igor", *arguments]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    # A suite that was started in the background has SIGINT ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_ends_the_waiting_not_the_run(node: FakeNode) -> None:
