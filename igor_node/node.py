@@ -187,7 +187,8 @@ class Node:
             "cluster": known.cluster,
         }  # fmt: skip
         try:
-            await ask_to_join(self.join.peers, self.join.token or self._node_token(), body)
+            answer = await ask_to_join(self.join.peers, self.join.token or self._node_token(), body)
+            self.data.write("node.token", answer["token"] + "\n", secret=True)  # another one, where the node had left
         except Unavailable as problem:
             log.warning("no peer could be asked; the node goes on as what it is", reason=problem.message)
         except RefusedByCluster as problem:

@@ -30,6 +30,7 @@ SEND_S = 5.0
 GOODBYE_S = 1.0
 PAUSES_S = (0.05, 0.3)  # between two rounds of all addresses, by chance within these, so that nodes do not come in step
 BATCH_S = 0.002  # events wait this long for others
+NOT_KNOWN = 401
 NOT_THE_LEADER = 421  # HTTP status; the header says who is
 RESEND_S = 10.0  # events that were not acknowledged by then are sent again
 
@@ -98,7 +99,9 @@ class Link:
                 await self._talk(session, address)
             except aiohttp.WSServerHandshakeError as refusal:
                 self._hint = refusal.headers.get(protocol.LEADER_HEADER, "") if refusal.headers else ""
-                if refusal.status != NOT_THE_LEADER:
+                if refusal.status == NOT_KNOWN:
+                    self._say(address, "it does not know this node (any more); a node that left comes back by `igor-node join`")
+                elif refusal.status != NOT_THE_LEADER:
                     self._say(address, f"it refused the stream with HTTP status {refusal.status}")
             except (aiohttp.ClientError, TimeoutError, OSError, Lost, msgspec.DecodeError) as problem:
                 self._say(address, str(problem) or type(problem).__name__)
