@@ -194,6 +194,8 @@ class Agent:
         found = []
         for name in names:
             folder = self.folders.path(name)
+            if not folder.is_dir():
+                continue  # the call that makes it, or brings it back, waits behind this one: whoever enters a name here has one under way
             holder = protocol.lock_holder(str(folder / protocol.LOCK))
             found.append((name, _synced_size(folder / protocol.EVENTS, self._open.get(name)), holder))
         return found

@@ -170,3 +170,12 @@ def test_kills_at_many_moments(room: Room) -> None:
         numbers = [event["try_n"] for event in events if event["kind"] == "try_started"]
         assert numbers == list(range(1, len(numbers) + 1)) and set(begun) <= set(map(str, numbers))
         assert kinds(events).count("ended") == 1 and events[-1]["state"] == "succeeded"
+
+
+def test_a_request_for_what_was_put_away_is_harmless(room: Room) -> None:
+    """A wrapper is asked for, but the folder has moved: nothing starts, nothing is said, and the next request is served."""
+    room.launch("gone0.main.1")
+    assert room.run("exit 5")[-1]["exit_code"] == 5
+    room.control.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        room.control.recv(4096)
