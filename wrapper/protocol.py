@@ -324,9 +324,11 @@ LEADER_HEADER = "Igor-Leader"  # of an answer that is not the leader's: where th
 def renewed_by(answers: list[dict[str, Any]], voters: int) -> bool:
     """Whether these answers renew a lease: the leader's `{"renewed": true}`, or `{"no_leader": true, "node": ID}` of a majority of the voters.
 
-    The second is safe because a new leader counts every lease from the start of its own term, which is later than these answers.
+    The second is safe because a new leader counts every lease from the start of its own term, which is later than these answers. How many
+    voters there are is what the answers say, where that is more: the spec may be older than the last change of the members.
     """
     if any(answer.get("renewed") is True for answer in answers):
         return True
+    voters = max([voters, *(answer["voters"] for answer in answers if isinstance(answer.get("voters"), int))])
     leaderless = {answer.get("node") for answer in answers if answer.get("no_leader") is True and answer.get("voter", True)}
     return len(leaderless) > voters // 2

@@ -291,7 +291,7 @@ async def renew(call: Call) -> Any:
     await check_renewal(call, attempt, token)
     if not me:
         raise Unavailable("this node is no voter and knows no leader", hint="ask a voter")
-    return {"no_leader": True, "voter": me, "node": services.me.id, "term": status.term}
+    return {"no_leader": True, "voter": me, "voters": len(status.members.voters), "node": services.me.id, "term": status.term}
 
 
 async def report(call: Call) -> Any:

@@ -224,6 +224,12 @@ def test_a_majority_without_a_leader_renews(room: Room, voters: Callable[..., Vo
     assert events[-1]["exit_code"] == 6
 
 
+def test_one_voter_of_a_spec_that_is_older_than_the_others_is_no_majority(room: Room, voters: Callable[..., Voters]) -> None:
+    """The spec was written when there was one voter; now there are three, and the one that is left says so."""
+    left = voters(lambda: (200, {}, {"no_leader": True, "voter": True, "voters": 3, "node": "a"}))
+    assert room.run("sleep 60", lease_ns=SECOND, renew_addresses=left.addresses)[-1]["state"] == "lost"
+
+
 @pytest.mark.parametrize("answer", [pytest.param(refuses, id="refused"), pytest.param(leaderless("a"), id="one of three")])
 def test_what_does_not_renew_ends_the_command(room: Room, voters: Callable[..., Voters], answer: Callable[[], tuple[int, dict, dict]]) -> None:
     addresses = [*voters(answer).addresses, "http://127.0.0.1:9", "http://127.0.0.1:9"]
