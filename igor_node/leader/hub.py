@@ -122,6 +122,10 @@ class NodeStreams:
         return [] if self._hub is None else self._hub.views()
 
 
+def base_url(address: str) -> str:
+    return address if "://" in address else f"http://{address}"
+
+
 class _Stream:
     """One open connection of a node."""
 
@@ -162,7 +166,6 @@ class Hub:
         self._streams: dict[str, _Stream] = {}
         self._heard: dict[str, int] = {}
         self._over = asyncio.Event()
-        self._addresses: tuple[str, ...] = ()
 
     # --- what the other loops ask
 
@@ -184,9 +187,9 @@ class Hub:
             return False
         return not self.leases.renew((attempt,), self.reign.clock.monotonic_ns())
 
-    def know_addresses(self, addresses: Iterable[str]) -> None:
-        """Base URLs of the voters, for assignments."""
-        self._addresses = tuple(addresses)
+    def _voters(self) -> tuple[str, ...]:
+        """Base URLs of the voters as they are now: a wrapper that knows too few of them cannot renew its lease by itself."""
+        return tuple(base_url(member.address) for member in self.reign.replica.status().members.voters)
 
     def end(self) -> None:
         self._over.set()
@@ -234,7 +237,7 @@ class Hub:
 
     def _assignment(self, row: OpenAttempt) -> Assignment | None:
         try:
-            return assignment(row, self.reign.key, self._addresses)
+            return assignment(row, self.reign.key, self._voters())
         except Invalid as problem:
             # Checked when the run was made, so it is our own mistake; one such attempt must not stop the others.
             log.error("attempt %s cannot be handed out: %s", row.attempt, problem)

@@ -26,10 +26,6 @@ TOPICS = ("attempts", "runs", "nodes", "jobs")
 log = logging.getLogger("igor.leader.watch")
 
 
-def base_url(address: str) -> str:
-    return address if "://" in address else f"http://{address}"
-
-
 class NodeWatch:
     def __init__(self, reign: Reign, hub: Hub) -> None:
         self._reign = reign
@@ -46,9 +42,6 @@ class NodeWatch:
     async def look(self) -> None:
         if self._read_at < 0 or self._reign.changes.last(TOPICS) > self._read_at:
             await self._read()
-        # Each time: a change of the members is no change of the ledger's topics, and wrappers that know too few voters cannot renew by themselves.
-        voters = {member.id for member in self._reign.replica.status().members.voters}
-        self._hub.know_addresses(base_url(node.address) for node in self._nodes if node.node in voters)
         self._hub.dispatch(self._attempts)
         for node in self._nodes:
             await self._judge(node, [attempt for attempt in self._attempts if attempt.node == node.node])

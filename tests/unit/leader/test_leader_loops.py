@@ -156,6 +156,18 @@ async def test_an_assignment_carries_values_and_params(tmp_path):
         assert made.attempt in node.known
 
 
+async def test_an_assignment_knows_the_voters_of_this_very_moment(tmp_path):
+    """A change of the members touches nothing in the ledger that the leader waits for; the next assignment carries it all the same."""
+    async with World(tmp_path) as world:
+        node = await world.join("n1")
+        world.push(job(every_s=None))
+        await world.lead()
+        world.replica.status_now.members = Members(voters=tuple(Member(f"id-n{n}", f"n{n}:1") for n in (1, 2, 3)))
+        world.propose(CreateRun(job="p/j", run=new_id(world.clock.now())))
+        await world.run(0.1)
+        assert node.renew_addresses == ("http://n1:1", "http://n2:1", "http://n3:1")
+
+
 async def test_each_stage_that_finds_no_place_is_told_why_for_itself(tmp_path):
     """Also where many ask for the same, and though the words change with each that is placed."""
     async with World(tmp_path) as world:

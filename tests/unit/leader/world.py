@@ -297,6 +297,7 @@ class FakeNode:
     # --- commands
 
     def _accept(self, one: stream.Assignment) -> None:
+        self.renew_addresses = one.renew_addresses
         self.leases[one.attempt] = one.lease_ns
         self.lease_ends[one.attempt] = self._base + one.lease_ns
         self._event(one.attempt, "held")
