@@ -45,6 +45,7 @@ LAUNCHES_LIMIT = 6  # without anything recorded in between; then the attempt is 
 ALL_EVENTS = 1 << 62  # a seq above every other
 PRUNE_S = 600.0
 WAKE_BYTES = 1 << 16
+MISSING = -1  # in place of a size: there is no folder
 KEEP_LOGS = Span(30 * 86_400 * SECOND)
 
 log = structlog.get_logger("agent")
@@ -80,6 +81,7 @@ class Open:
     broken: bool = False  # its event file cannot be read; it is not named any more
     launches: int = 0  # since something was recorded
     launched_boot_ns: int = 0
+    missing_since_ns: int = 0  # on CLOCK_BOOTTIME; 0: its folder is there
 
 
 class Agent:
@@ -185,9 +187,21 @@ class Agent:
             entry = self._open.get(name)
             if entry is None:
                 continue
+            if size == MISSING:
+                self._miss(entry)
+                continue
+            entry.missing_since_ns = 0
             self._read_events(entry, size)
             if not holder and not entry.ended:
                 await self._launch_again(entry)
+
+    def _miss(self, entry: Open) -> None:
+        """No folder, so no wrapper. For a moment that is the way of things; if it stays so the lease must not be kept alive for nobody."""
+        now = protocol.boot_ns()
+        entry.missing_since_ns = entry.missing_since_ns or now
+        if now - entry.missing_since_ns > LAUNCH_PATIENCE_NS:
+            log.error("the folder of an attempt is gone; its lease is left to run out", attempt=entry.attempt)
+            entry.broken = True
 
     def _survey(self, names: list[str]) -> list[tuple[str, int, int]]:
         """(attempt, size of its events, pid of its wrapper). The lock first: a wrapper that ends in between has recorded its end by then."""
@@ -195,7 +209,8 @@ class Agent:
         for name in names:
             folder = self.folders.path(name)
             if not folder.is_dir():
-                continue  # the call that makes it, or brings it back, waits behind this one: whoever enters a name here has one under way
+                found.append((name, MISSING, 0))  # the call that makes it, or brings it back, waits behind this one
+                continue
             holder = protocol.lock_holder(str(folder / protocol.LOCK))
             found.append((name, _synced_size(folder / protocol.EVENTS, self._open.get(name)), holder))
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -370,3 +371,14 @@ async def test_old_attempts_are_removed(nest: Nest, leader: SmallLeader) -> None
     assert agent.folders.prune(wall_now(), agent.settings.keep_logs) == 0
     assert agent.folders.prune(wall_now() + 32 * day, agent.settings.keep_logs) == 1
     assert not nest.done(work.attempt)
+
+
+async def test_an_attempt_whose_folder_is_gone_keeps_no_lease(nest: Nest, leader: SmallLeader) -> None:
+    """Somebody removed the folder by hand: no heartbeat names the attempt any more, so the leader gives it up in time."""
+    agent = await nest.start()
+    work = assignment("sleep 60", due_at=wall_now() + 30 * SECOND)
+    await leader.assign(work)
+    await until(lambda: protocol.lock_holder(str(nest.path(work.attempt) / "lock")), "the wrapper")
+    os.kill(protocol.lock_holder(str(nest.path(work.attempt) / "lock")), signal.SIGKILL)
+    shutil.rmtree(nest.path(work.attempt))
+    await until(lambda: work.attempt not in agent.heartbeat(10**6).attempts, "the heartbeats to forget it")
