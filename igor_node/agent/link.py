@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
@@ -42,7 +42,7 @@ class Duties(Protocol):
 
     def hello(self, term: int) -> stream.Hello: ...
     def heartbeat(self, seq: int) -> stream.Heartbeat: ...
-    async def handle(self, message: stream.ToNode) -> None: ...
+    def handle(self, message: stream.ToNode) -> Coroutine[Any, Any, None]: ...
 
 
 class Lost(Exception):
@@ -169,7 +169,7 @@ class Link:
             if isinstance(message, stream.HeartbeatReply):
                 self._pulse.answered(message.seq, now, Instant(message.received_at), Instant(message.sent_at))
             else:
-                await self._duties.handle(message)
+                await _to_its_end(self._duties.handle(message))
 
     async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> stream.ToNode:
         frame = await socket.receive()
@@ -202,6 +202,16 @@ class Link:
             await asyncio.sleep(BATCH_S)
             if events := self._reports.take():
                 await _send(socket, stream.Events(events))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """What the leader said is done whole, also when the stream is lost meanwhile: half of it would be an attempt in the table that nobody makes."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def _send(socket: aiohttp.ClientWebSocketResponse, message: stream.ToLeader) -> None:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.cluster
 
 TICKS = 5
 SETTLE_S = 90.0
+LEASE = "30s"
 EQUAL_LINES_A_SECOND = 3
 LOG_SAMPLE = 25
 LATE_S = 1.0
@@ -35,9 +36,10 @@ SECRET = re.compile(r"igor1\.[^.\s]+\.[^.\s]+\.\S{8,}")
 
 
 def jobs_of(witness: Witness) -> list[dict[str, Any]]:
+    """Their leases are short, so that what was lost is known to be lost before `SETTLE_S` is over."""
     work = f"for i in 0 1 2 3 {TICKS - 1}; do echo tick $i; sleep 0.1; done"
     once_more = {"max": 3, "backoff": {"initial": "200ms", "max": "1s"}}
-    return [
+    jobs = [
         witness.job("every-1-queue", "echo tick 0", schedule={"every": "1s", "catch_up": {"policy": "all"}}, overlap="queue"),
         witness.job("every-1-allow", work, schedule={"every": "1s"}, overlap="allow", exit_code="7", success_codes=[7]),
         witness.job("every-2-skip", f"{work}; sleep 2", schedule={"every": "2s"}, overlap="skip"),
@@ -45,6 +47,7 @@ def jobs_of(witness: Witness) -> list[dict[str, Any]]:
         witness.job("every-5-long", f"{work}; sleep 6", schedule={"every": "5s"}, overlap="allow", on_node_loss="rerun"),
         witness.job("every-5-none", work, schedule={"every": "5s", "catch_up": {"policy": "none"}}, exit_code="3"),
     ]
+    return [{**job, "lease": LEASE} for job in jobs]
 
 
 class Chaos:
@@ -171,6 +174,7 @@ def settle(cluster: Cluster, project: str, jobs: list[dict[str, Any]]) -> list[d
         wait_for(lambda: not cluster.api("GET", f"/v1/runs?state={live}")["items"], SETTLE_S, "all runs to end", poll_s=0.5)
     except AssertionError as problem:
         stuck = cluster.api("GET", f"/v1/runs?state={live}&limit=5")["items"]
+        stuck = [cluster.api("GET", f"/v1/runs/{run['id']}") for run in stuck]
         whys = [cluster.api("GET", f"/v1/runs/{run['id']}/why")["reasons"] for run in stuck]
         raise AssertionError(f"{problem}\n{json.dumps(stuck, indent=1)}\n{whys}") from problem
     return [run for run in all_runs(cluster) if run["project"] == project]

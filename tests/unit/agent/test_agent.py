@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -382,3 +383,23 @@ async def test_an_attempt_whose_folder_is_gone_keeps_no_lease(nest: Nest, leader
     os.kill(protocol.lock_holder(str(nest.path(work.attempt) / "lock")), signal.SIGKILL)
     shutil.rmtree(nest.path(work.attempt))
     await until(lambda: work.attempt not in agent.heartbeat(10**6).attempts, "the heartbeats to forget it")
+
+
+async def test_a_stream_that_is_lost_while_an_assignment_is_taken(nest: Nest, leader: SmallLeader) -> None:
+    """The disk is slow, so the stream is given up meanwhile: the assignment is taken to its end all the same, and never half."""
+    agent = await nest.start()
+    await until(lambda: leader.beats, "a stream")
+    slow = threading.Event()
+    agent._disk.submit(slow.wait)
+    work = assignment("true")
+    await leader.assign(work)
+    await until(lambda: "_read" in ended_or_ending(), "the stream to be given up")
+    slow.set()
+    await leader.end_of(work.attempt)
+    await until(lambda: nest.done(work.attempt), "the folder in done/")
+
+
+def ended_or_ending() -> set[str]:
+    """The link's tasks that are told to end, and those that have."""
+    tasks = {task.get_coro().__name__: task for task in asyncio.all_tasks() if hasattr(task.get_coro(), "__name__")}  # type: ignore[union-attr]
+    return {name for name in ("_read", "_beat", "_report") if name not in tasks or tasks[name].cancelling()}
