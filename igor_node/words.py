@@ -301,6 +301,12 @@ def id_time(identifier: str) -> Instant:
     return Instant(millis * MILLISECOND)
 
 
+def id_floor(instant: int) -> str:
+    """No id of `new_id` made at or after this instant sorts before it."""
+    millis = max(0, instant) // MILLISECOND
+    return "".join(_ALPHABET[millis >> shift & 31] for shift in range(45, -1, -5))
+
+
 def format_instant(instant: int) -> str:
     """RFC 3339 in UTC, with as many digits of fraction as are needed (0, 3, 6 or 9)."""
     seconds, nanos = divmod(instant, SECOND)

@@ -17,7 +17,7 @@ import msgspec
 from igor_node.http.limits import EVENT_BATCH, EVENT_FRAMES_KEPT, EVENT_FRAMES_QUEUED, EVENT_READERS, PING_S
 from igor_node.http.problems import Gone
 from igor_node.http.services import Services
-from igor_node.ledger import queries
+from igor_node.ledger import query_events
 from igor_node.words import TooMany, format_instant
 
 EVENTS = frozenset({"events"})
@@ -68,7 +68,7 @@ class Hub:
         """The owner's task: runs as long as the application."""
         changes = self._services.changes
         since = changes.index
-        _, self._last = await self._services.reads.query(queries.event_bounds)
+        _, self._last = await self._services.reads.query(query_events.event_bounds)
         self._started.set()
         while True:
             await self._spread()
@@ -86,7 +86,7 @@ class Hub:
                 return
 
     async def _read(self, after: int) -> list[tuple[int, bytes]]:
-        found = await self._services.reads.query(lambda connection: queries.events_since(connection, after, EVENT_BATCH))
+        found = await self._services.reads.query(lambda connection: query_events.events_since(connection, after, EVENT_BATCH))
         return [(event.number, encode_frame(event)) for event in found]
 
     async def check(self, last_id: int | None) -> None:
@@ -95,7 +95,7 @@ class Hub:
             raise TooMany(f"{EVENT_READERS} readers of events are connected", hint="ask another node", retry_after_s=5)
         if last_id is None:
             return
-        first, _ = await self._services.reads.query(queries.event_bounds)
+        first, _ = await self._services.reads.query(query_events.event_bounds)
         if last_id + 1 < first:
             raise Gone(f"events up to {first - 1} are no longer kept, you asked for those after {last_id}", hint="look anew, then follow from now on")
 
@@ -132,9 +132,9 @@ class Hub:
             yield b"".join(frame for _, frame in found)
 
 
-def event_json(event: queries.EventRow) -> dict[str, Any]:
+def event_json(event: query_events.EventRow) -> dict[str, Any]:
     return {**msgspec.structs.asdict(event), "at": format_instant(event.at)}
 
 
-def encode_frame(event: queries.EventRow) -> bytes:
+def encode_frame(event: query_events.EventRow) -> bytes:
     return b"id: %d\ndata: %b\n\n" % (event.number, msgspec.json.encode(event_json(event)))

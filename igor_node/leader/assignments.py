@@ -11,7 +11,7 @@ import msgspec
 
 from igor_node.definitions.values import render_stage, run_values
 from igor_node.leader.renewal import renewal_token
-from igor_node.ledger.queries import OpenAttempt
+from igor_node.ledger.query_attempts import OpenAttempt
 from igor_node.stream import Assignment
 from igor_node.words import Instant
 

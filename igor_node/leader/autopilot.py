@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from igor_node.leader.hub import Hub
 from igor_node.leader.reign import Deposed, Reign
-from igor_node.ledger import queries
-from igor_node.ledger.queries import NodeRow
+from igor_node.ledger import query_cluster
+from igor_node.ledger.query_cluster import NodeRow
 from igor_node.rules.membership import AddLearner, Candidate, MemberNow, Promote, Remove, Step, next_step
 from igor_node.words import SECOND, NodeState
 from raft.interface import Member, NotLeader, Unknown
@@ -103,8 +103,8 @@ class Autopilot:
 
 
 def _wanted_and_nodes(connection: sqlite3.Connection) -> tuple[int, list[NodeRow]]:
-    cluster = queries.cluster(connection)
-    return WANTED_DEFAULT if cluster is None else cluster.wanted_voters, queries.nodes(connection)
+    cluster = query_cluster.cluster(connection)
+    return WANTED_DEFAULT if cluster is None else cluster.wanted_voters, query_cluster.nodes(connection)
 
 
 def host_and_port(address: str) -> str:

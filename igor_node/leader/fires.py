@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from igor_node.leader.reign import JUMP, Reign
-from igor_node.ledger import queries
+from igor_node.ledger import query_audit, query_jobs, query_live
 from igor_node.ledger.commands import Done, Fire, FireRuns, ResumeJobs, Stretch
-from igor_node.ledger.queries import JobRow, LiveRun
+from igor_node.ledger.query_jobs import JobRow
+from igor_node.ledger.query_live import LiveRun
 from igor_node.rules.fires import Decision, JobView, Timetable, decide, first_wake
 from igor_node.rules.overlap import Earlier
 from igor_node.rules.pause import Pause
@@ -115,7 +116,7 @@ class FiresLoop:
     async def _decide(self, due: Sequence[_Scheduled], now: int) -> None:
         reign = self._reign
         ids = [job.row.job for job in due]
-        live = await reign.reads.query(lambda connection: queries.live_runs_by_job(connection, ids))
+        live = await reign.reads.query(lambda connection: query_live.live_runs_by_job(connection, ids))
         decisions: list[tuple[_Scheduled, Decision]] = []
         room = FIRES_A_BATCH
         for number, job in enumerate(due):
@@ -157,12 +158,12 @@ class FiresLoop:
 
 def _jobs_and_changes(connection: sqlite3.Connection) -> tuple[list[JobRow], dict[str, ChangedTimetable]]:
     """All jobs with a schedule; and of those that were changed after the last time that is decided, what held from there on."""
-    rows = queries.schedulable(connection)
+    rows = query_jobs.schedulable(connection)
     return rows, {row.job: timetable for row in rows if row.changed_at > row.decided_until and (timetable := _changed(connection, row)) is not None}
 
 
 def _changed(connection: sqlite3.Connection, row: JobRow) -> ChangedTimetable | None:
-    segments = queries.audit_job(connection, row.job, row.decided_until + 1, row.changed_at + 1).segments
+    segments = query_audit.audit_job(connection, row.job, row.decided_until + 1, row.changed_at + 1).segments
     parts = [Part(one.after, one.until, JobTimetable(one.spec)) for one in segments if one.spec is not None]
     return ChangedTimetable(parts) if parts and parts[-1].until is None else None
 

@@ -25,9 +25,10 @@ from igor_node.leader.assignments import assignment
 from igor_node.leader.leases import Leases
 from igor_node.leader.reign import Deposed, Reign
 from igor_node.leader.renewal import is_renewal_token
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_cluster
 from igor_node.ledger.commands import NodeChanged, Refused, RegisterNode, ReportEvents
-from igor_node.ledger.queries import AttemptRow, NodeRow, OpenAttempt
+from igor_node.ledger.query_attempts import AttemptRow, OpenAttempt
+from igor_node.ledger.query_cluster import NodeRow
 from igor_node.rules.node_loss import fallen_silent
 from igor_node.stream import (
     EVENTS_PER_REPORT,
@@ -196,7 +197,7 @@ class Hub:
 
     async def placed(self, attempts: Sequence[str]) -> None:
         """Hands out attempts that were just committed, without waiting for the watch's next look."""
-        rows = await self.reign.reads.query(lambda connection: [queries.open_attempt(connection, attempt) for attempt in attempts])
+        rows = await self.reign.reads.query(lambda connection: [query_attempts.open_attempt(connection, attempt) for attempt in attempts])
         self.dispatch([row for row in rows if row is not None])
 
     def dispatch(self, attempts: Sequence[OpenAttempt]) -> None:
@@ -288,8 +289,8 @@ class Hub:
         await self._introduce(node_id, hello)
         open_rows, known = await reign.reads.query(
             lambda connection: (
-                queries.open_attempts(connection, node_id),
-                {name: queries.attempt(connection, name) for name in hello.attempts},
+                query_attempts.open_attempts(connection, node_id),
+                {name: query_attempts.attempt(connection, name) for name in hello.attempts},
             )
         )
         await self._await_lease()
@@ -301,7 +302,7 @@ class Hub:
         self._tell(stream, open_rows)
 
     async def _introduce(self, node_id: str, hello: Hello) -> None:
-        rows = await self.reign.reads.query(lambda connection: [row for row in queries.nodes(connection) if row.node == node_id])
+        rows = await self.reign.reads.query(lambda connection: [row for row in query_cluster.nodes(connection) if row.node == node_id])
         if not rows:
             raise _Close("this node is not registered in the cluster (it left, or it was removed)")
         row = rows[0]

@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from igor_node.leader.reign import Reign
 from igor_node.leader.renewal import renewal_hash
-from igor_node.ledger import queries
+from igor_node.ledger import query_cluster
 from igor_node.ledger.commands import AssignStages, Done, ExplainWaits, Placement, WaitReason
-from igor_node.ledger.queries import NodeRow
+from igor_node.ledger.query_cluster import NodeRow
 from igor_node.ledger.waiting import BLOCKED_PER_JOB, STAGES_PER_QUERY, Waiting, WaitingStage, waiting
 from igor_node.rules.fires import LOOKAHEAD
 from igor_node.rules.placement import Assign, Demand, NodeView, place, take
@@ -97,7 +97,7 @@ class PlacementLoop:
         horizon, connected = clock.now() + LOOKAHEAD, self._streams.connected
 
         def read(connection: sqlite3.Connection) -> _Picture:
-            nodes = queries.nodes(connection)
+            nodes = query_cluster.nodes(connection)
             free = sum(max(0, node.slots - node.used) for node in nodes if node.node in connected)
             limit = self._wide_limit if wide else min(self._wide_limit, max(STAGES_A_NARROW_LOOK, 2 * free)) if free else 0
             found = waiting(connection, horizon, limit, blocked_per_job=BLOCKED_PER_JOB if wide else 0) if limit else Waiting([], None)
@@ -166,7 +166,7 @@ class PlacementLoop:
 
     async def _settle(self) -> None:
         """Waits until every node that is up has its stream, or SETTLE_S are over."""
-        nodes = await self._reign.reads.query(queries.nodes)
+        nodes = await self._reign.reads.query(query_cluster.nodes)
         up = {node.node for node in nodes if node.state == NodeState.UP}
         while self._reign.age_s < SETTLE_S and not up <= self._streams.connected:
             await self._reign.clock.sleep(0.02)

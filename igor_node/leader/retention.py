@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 from igor_node.leader.reign import Reign
-from igor_node.ledger import queries
+from igor_node.ledger import query_prune
 from igor_node.ledger.commands import Prune
-from igor_node.ledger.queries import Ages
+from igor_node.ledger.query_prune import Ages
 from igor_node.words import SECOND, id_time
 
 LOOK_EVERY_S = 60.0
@@ -64,4 +64,4 @@ def _made_at(identifier: str) -> int:
 
 
 def _what_is_kept(connection: sqlite3.Connection) -> tuple[Ages, int | None]:
-    return queries.ages(connection), queries.nth_newest_ended(connection, RUNS_KEPT)
+    return query_prune.ages(connection), query_prune.nth_newest_ended(connection, RUNS_KEPT)

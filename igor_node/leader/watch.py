@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 from igor_node.leader.hub import Hub
 from igor_node.leader.reign import Reign
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_cluster
 from igor_node.ledger.commands import AttemptsLost, NodeChanged
-from igor_node.ledger.queries import NodeRow, OpenAttempt
+from igor_node.ledger.query_attempts import OpenAttempt
+from igor_node.ledger.query_cluster import NodeRow
 from igor_node.rules.node_loss import NODE_LOST_AFTER, OnNodeLoss, fallen_silent, is_lost
 from igor_node.words import SECOND, NodeState, format_span
 
@@ -48,7 +49,7 @@ class NodeWatch:
 
     async def _read(self) -> None:
         def read(connection: sqlite3.Connection) -> tuple[list[NodeRow], list[OpenAttempt]]:
-            return queries.nodes(connection), queries.open_attempts(connection)
+            return query_cluster.nodes(connection), query_attempts.open_attempts(connection)
 
         self._read_at, (self._nodes, self._attempts) = await self._reign.reads.indexed(read)
         self._hub.leases.keep_only(attempt.attempt for attempt in self._attempts)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from igor_node.ledger import schema
 from igor_node.ledger.commands import Done, Prune, Result
-from igor_node.ledger.queries import new_id_floor
 from igor_node.ledger.transaction import Transaction
-from igor_node.words import SECOND
+from igor_node.words import SECOND, id_floor
 
 RUNS_PER_PRUNE = 1_000  # about 10 ms: a command must not hold the Raft thread
 ROWS_PER_PRUNE = 10_000  # of results, keys, events and stretches each
@@ -23,7 +22,7 @@ def prune(tx: Transaction, command: Prune) -> Result:
     results_before = min(command.results_before, tx.time - KEPT_NS)
     counts = [
         tx.execute(schema.PRUNE_STRETCHES, (min(command.runs_before, tx.time), ROWS_PER_PRUNE)).rowcount,
-        tx.execute(schema.PRUNE_RESULTS, (new_id_floor(results_before), ROWS_PER_PRUNE)).rowcount,
+        tx.execute(schema.PRUNE_RESULTS, (id_floor(results_before), ROWS_PER_PRUNE)).rowcount,
         tx.execute(schema.PRUNE_KEYS, (results_before, ROWS_PER_PRUNE)).rowcount,
         tx.execute(schema.PRUNE_EVENTS, (ROWS_PER_PRUNE, min(command.events_before, tx.time))).rowcount,
     ]
@@ -37,7 +36,7 @@ def prune(tx: Transaction, command: Prune) -> Result:
 
 def _prune_runs(tx: Transaction, before: int) -> int:
     # A run ends after it was made, so those to go are among the oldest ids; the newest are not looked at.
-    gone = tx.all(schema.PRUNABLE_RUNS, new_id_floor(before), before, RUNS_PER_PRUNE)
+    gone = tx.all(schema.PRUNABLE_RUNS, id_floor(before), before, RUNS_PER_PRUNE)
     for statement in (schema.DELETE_TRIES, schema.DELETE_ATTEMPTS, schema.DELETE_STAGES, schema.DELETE_RUN):
         tx.connection.executemany(statement, gone)
     return len(gone)

@@ -1,7 +1,7 @@
 """Reading the ledger while the Raft thread writes it: read-only connections in a few threads, one consistent snapshot a query.
 
-    page = await reads.query(lambda connection: queries.runs(connection, limit=100))
-    index, page = await reads.indexed(lambda connection: queries.runs(connection, limit=100))     # for the header Igor-Index
+    page = await reads.query(lambda connection: query_runs.runs(connection, limit=100))
+    index, page = await reads.indexed(lambda connection: query_runs.runs(connection, limit=100))     # for the header Igor-Index
 
 Readers never block the writer nor it them (WAL). A query that runs longer than its limit is ended with TooMany, so that nobody can occupy the
 threads for good or keep the write-ahead log from being cut. After a restore the next query opens the new file by itself.
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from igor_node.ledger import queries
+from igor_node.ledger import query_cluster
 from igor_node.ledger.files import Identity, current_file, identity_of
 from igor_node.words import TooMany, Unavailable
 
@@ -80,7 +80,7 @@ class ReadsSync:
     def index(self, connection: sqlite3.Connection) -> int:
         """Of the moment; read once in it."""
         if self._index is None:
-            self._index = self.within(connection, queries.position).index
+            self._index = self.within(connection, query_cluster.position).index
         return self._index
 
     def close(self) -> None:

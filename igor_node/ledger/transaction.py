@@ -16,7 +16,7 @@ import msgspec
 from igor_node.definitions.jobs import Job
 from igor_node.ledger import schema
 from igor_node.ledger.lines import Line, Lines
-from igor_node.ledger.queries import spec_of
+from igor_node.ledger.query_jobs import spec_of
 from igor_node.rules.pause import Pause
 
 SPECS_CACHED = 10_000  # decoded definitions; the key (job, spec_version) never changes its meaning

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from igor_node.definitions.jobs import Job, Stage
-from igor_node.ledger.queries import Row, spec_at, spec_of, stage_of
+from igor_node.ledger.query_jobs import spec_at, spec_of, stage_of
 from igor_node.ledger.schema import attempt_id
 from igor_node.rules.overlap import room_for, start_blocked
 
@@ -25,7 +25,7 @@ BLOCKED_PER_JOB = 100  # at the head of its line; who stands further back is tol
 BLOCKED_PER_QUERY = 1_000
 
 
-class WaitingStage(Row, frozen=True, kw_only=True):
+class WaitingStage(msgspec.Struct, frozen=True, kw_only=True):
     """A queued stage and all that placement needs. `attempt`: the id that its Placement must carry. `blocked`: why the overlap policy does not
     let its run begin yet (rules.overlap.start_blocked), None where it may. `avoid`: nodes that lost or refused an attempt of it."""
 

@@ -20,7 +20,7 @@ from igor_node.http.openapi import describe_routes
 from igor_node.http.problems import NotHere
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.http.services import NodeView
-from igor_node.ledger import commands, queries
+from igor_node.ledger import commands, query_attempts, query_cluster, query_live
 from igor_node.words import NAME, SECOND, Conflict, Denied, Invalid, NodeState, NotFound, Role, Unauthenticated, Unavailable, WrongHost, new_id
 from raft.interface import Halted, NotLeader, Unknown
 
@@ -67,8 +67,8 @@ class LeaderAnswer(msgspec.Struct, frozen=True, kw_only=True):
 async def show_cluster(call: Call) -> Any:
     status = call.services.replica.status()
     heard = {view.node: view for view in await call.front.live_views()}
-    rows = await call.read(queries.nodes)
-    info = await call.read(queries.cluster)
+    rows = await call.read(query_cluster.nodes)
+    info = await call.read(query_cluster.cluster)
     names = {row.node: row.name for row in rows}
     voters = [names.get(member.id, member.id) for member in status.members.voters]
     learners = {member.id for member in status.members.learners}
@@ -97,14 +97,14 @@ def role_of(node: str, voters: set[str], learners: set[str]) -> str:
     return "voter" if node in voters else "learner" if node in learners else "worker"
 
 
-def highly_available(status: Any, rows: list[queries.NodeRow]) -> bool:
+def highly_available(status: Any, rows: list[query_cluster.NodeRow]) -> bool:
     """Whether any one voter may be lost: three or more voters, of which enough are up."""
     up = {row.node for row in rows if row.state in (NodeState.UP, NodeState.DRAINING)}
     voters = [member.id for member in status.members.voters]
     return status.quorum and len(voters) >= 3 and sum(voter in up for voter in voters) - 1 > len(voters) // 2
 
 
-def node_json(row: queries.NodeRow, view: NodeView | None, role: str, now: int) -> dict[str, Any]:
+def node_json(row: query_cluster.NodeRow, view: NodeView | None, role: str, now: int) -> dict[str, Any]:
     """`clock_error_s`, `heard_at` and what the machine has left come from the leader's heartbeats: null where it cannot be asked."""
     return {
         "id": row.node,
@@ -144,7 +144,7 @@ async def show_leader(call: Call) -> Any:
     status = call.services.replica.status()
     name = None
     if status.leader is not None and call.services.holds_ledger():
-        rows = await call.services.reads.query(queries.nodes)
+        rows = await call.services.reads.query(query_cluster.nodes)
         name = next((row.name for row in rows if row.node == status.leader), None)
     return LeaderAnswer(
         leader=name,
@@ -162,9 +162,9 @@ async def join(call: Call) -> Any:
     """Registers a node, gives it a token of its own and the cluster's key. Sent twice it answers the same: the secret follows from the id."""
     body: JoinBody = call.body
     check_join(call, body)
-    info = await call.read(queries.cluster)
-    known = {row.node for row in await call.read(queries.nodes)}
-    token = node_token(body.id, await call.read(queries.tokens))
+    info = await call.read(query_cluster.cluster)
+    known = {row.node for row in await call.read(query_cluster.nodes)}
+    token = node_token(body.id, await call.read(query_cluster.tokens))
     secret = derive_secret(call.services.key, "node " + token.removeprefix("n-"))
     await call.propose(
         commands.RegisterNode(
@@ -184,7 +184,7 @@ async def join(call: Call) -> Any:
     return Reply(answer, status=200 if body.id in known else 201)
 
 
-def node_token(node: str, tokens: list[queries.TokenRow]) -> str:
+def node_token(node: str, tokens: list[query_cluster.TokenRow]) -> str:
     """The id of the node's token: the one it has, or, where it left and comes back, the next one."""
     own = [row.token for row in tokens if row.node == node]
     good = [row.token for row in tokens if row.node == node and row.revoked_at is None]
@@ -214,10 +214,10 @@ def check_join(call: Call, body: JoinBody) -> None:
         raise Invalid("the node cannot join", faults=faults)
 
 
-async def own_node(call: Call) -> queries.NodeRow:
+async def own_node(call: Call) -> query_cluster.NodeRow:
     """The node that is named: any for an admin, itself for a node."""
     name = call.part("node")
-    row = await call.read(lambda connection: queries.node(connection, name))
+    row = await call.read(lambda connection: query_cluster.node(connection, name))
     if call.caller.role is Role.NODE and call.caller.node != row.node:
         raise Denied(f"a node may only take itself out, not {row.name}")
     return row
@@ -305,7 +305,7 @@ async def report(call: Call) -> Any:
         raise Unauthenticated("the attempt or its token is not known, or the attempt has ended")
     if any(event.attempt != attempt for event in events):
         raise Denied(f"the token is good for {attempt} alone")
-    row = await services.reads.query(lambda connection: queries.attempt(connection, attempt))
+    row = await services.reads.query(lambda connection: query_attempts.attempt(connection, attempt))
     if row is None:
         raise NotFound(f"attempt {attempt} is not known here")
     call.command_id, call.deadline = new_id(call.now()), asyncio.get_running_loop().time() + REPORT_WITHIN_S
@@ -327,7 +327,7 @@ async def check_renewal(call: Call, attempt: str, token: str) -> None:
     """Without a leader the ledger still knows whose token this is."""
 
     def known(connection: sqlite3.Connection) -> str | None:
-        row = queries.attempt(connection, attempt)
+        row = query_attempts.attempt(connection, attempt)
         return row.renew_hash if row is not None else None
 
     expected = await call.services.reads.query(known)
@@ -369,7 +369,7 @@ async def metrics(call: Call) -> web.Response:
         **call.services.metrics(),
     }
     if call.services.holds_ledger():
-        counts = await call.services.reads.query(queries.run_counts)
+        counts = await call.services.reads.query(query_live.run_counts)
         figures |= {f"igor_runs_{state}": count for state, count in counts.items() if state != "stages_queued"}
         figures["igor_stages_queued"] = counts.get("stages_queued", 0)
     lines = [line for name, value in figures.items() for line in (f"# TYPE {name} gauge", f"{name} {value}")]

@@ -10,7 +10,7 @@ from aiohttp import web
 from igor_node.http.dispatch import Call, igor_headers
 from igor_node.http.events import event_json
 from igor_node.http.routes import Route, Struct
-from igor_node.ledger import queries
+from igor_node.ledger import query_events
 from igor_node.words import Malformed
 
 
@@ -57,9 +57,9 @@ async def last_events(call: Call, count: int) -> Any:
     if not 1 <= count <= 1_000:
         raise Malformed(f'query parameter "last" is {count}', hint="expected 1 to 1000")
 
-    def tail(connection: Any) -> tuple[list[queries.EventRow], int]:
-        first, newest = queries.event_bounds(connection)
-        return queries.events_since(connection, max(first - 1, newest - count), count), newest
+    def tail(connection: Any) -> tuple[list[query_events.EventRow], int]:
+        first, newest = query_events.event_bounds(connection)
+        return query_events.events_since(connection, max(first - 1, newest - count), count), newest
 
     rows, newest = await call.read(tail)
     return {"items": [event_json(row) for row in rows], "last": newest}

@@ -16,8 +16,8 @@ from igor_node.http import auth
 from igor_node.http.dispatch import Call
 from igor_node.http.limits import QUERY_DEFAULT, SCHEDULE_LIMIT, UPCOMING_LIMIT
 from igor_node.http.routes import JOB, Reply, Route, Struct, Where
-from igor_node.ledger import commands, queries
-from igor_node.ledger.queries import JobRow
+from igor_node.ledger import commands, query_jobs, query_runs
+from igor_node.ledger.query_jobs import JobRow
 from igor_node.rules.pause import Pause
 from igor_node.rules.timetable import JobTimetable
 from igor_node.rules.upcoming import upcoming
@@ -78,7 +78,7 @@ async def list_jobs(call: Call) -> Any:
     now = call.now()
 
     def page(connection: sqlite3.Connection) -> dict[str, Any]:
-        rows = queries.jobs(connection, project=query.project, after=query.cursor or "", limit=query.limit + 1)
+        rows = query_jobs.jobs(connection, project=query.project, after=query.cursor or "", limit=query.limit + 1)
         shown = rows[: query.limit]
         return {
             "items": [job_json(row, now, recent(connection, row.job)) for row in shown],
@@ -92,8 +92,8 @@ async def show_job(call: Call) -> Any:
     name, now = call.part("job"), call.now()
 
     def one(connection: sqlite3.Connection) -> dict[str, Any]:
-        row = queries.job(connection, name)
-        project = queries.project(connection, row.project)
+        row = query_jobs.job(connection, name)
+        project = query_jobs.project(connection, row.project)
         sources = project.sources if project is not None else {}
         return {
             **job_json(row, now, recent(connection, row.job)),
@@ -174,7 +174,7 @@ async def list_upcoming(call: Call) -> Any:
     now = call.now()
 
     def rows(connection: sqlite3.Connection) -> list[JobRow]:
-        return [queries.job(connection, query.job)] if query.job is not None else queries.schedulable(connection)
+        return [query_jobs.job(connection, query.job)] if query.job is not None else query_jobs.schedulable(connection)
 
     jobs = await call.read(rows)
     timetables = [(row.job, JobTimetable(row.spec), pause_of(row)) for row in jobs]
@@ -236,7 +236,7 @@ def read_instant(field: str, value: str) -> Instant:
 async def resolve(call: Call) -> JobRow:
     """The job of the path, where the caller may act on its project."""
     name = call.part("job")
-    row = await call.read(lambda connection: queries.job(connection, name, count_live=False))
+    row = await call.read(lambda connection: query_jobs.job(connection, name, count_live=False))
     auth.check_project(call.caller, row.project)
     return row
 
@@ -248,7 +248,7 @@ async def run_job(call: Call) -> Any:
     made = await call.propose(
         commands.CreateRun(job=row.job, run=new_id(call.now()), params=params, key=idempotency_key(call), beside=body.now),
     )
-    run = await call.read(lambda connection: queries.run(connection, made["run"]))
+    run = await call.read(lambda connection: query_runs.run(connection, made["run"]))
     return Reply(run, status=200 if made["known"] else 201, headers={"Location": f"/v1/runs/{made['run']}"})
 
 
@@ -281,7 +281,7 @@ async def answer_pause(call: Call, job: str, done: Any) -> dict[str, Any]:
     handed_out = handed_out_json(done.get("handed_out", ()))
 
     def shown(connection: sqlite3.Connection) -> dict[str, Any]:
-        return job_json(queries.job(connection, job), now, recent(connection, job))
+        return job_json(query_jobs.job(connection, job), now, recent(connection, job))
 
     return {
         **await call.read(shown),

@@ -25,7 +25,7 @@ from igor_node.http.dispatch import Call, igor_headers
 from igor_node.http.limits import LOG_CHUNK_LINES, LOG_FOLLOW_WAIT_S, PING_S
 from igor_node.http.routes import RUN, Route, Struct, Where
 from igor_node.http.services import LineView, LogLine, LogPiece, PieceView
-from igor_node.ledger import queries
+from igor_node.ledger import query_cluster, query_runs
 from igor_node.words import RUN_ENDS, STAGE_ENDS, Malformed, NotFound, Role, TryState, Unavailable, format_instant
 
 PIECE_WITHIN_S = 5.0
@@ -109,7 +109,7 @@ def read_position(text: str | None) -> Position:
 
 async def look(call: Call) -> Source:
     words, query = call.part("run"), call.query
-    run = await call.read(lambda connection: queries.run(connection, queries.find_run(connection, words)))
+    run = await call.read(lambda connection: query_runs.run(connection, query_runs.find_run(connection, words)))
     stages = run["stages"]
     if query.stage is not None:
         stages = [stage for stage in stages if stage["name"] == query.stage]
@@ -222,7 +222,7 @@ def away(part: Part) -> Unavailable:
 
 async def node_address(call: Call, part: Part) -> str:
     def find(connection: sqlite3.Connection) -> str:
-        return base_url(queries.node(connection, part.node).address)
+        return base_url(query_cluster.node(connection, part.node).address)
 
     try:
         return await call.services.reads.query(find)

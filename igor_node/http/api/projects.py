@@ -17,7 +17,7 @@ from igor_node.http.api.jobs import coming, handed_out_json, text, warnings
 from igor_node.http.dispatch import Call
 from igor_node.http.limits import PUSH_BODY_LIMIT_BYTES
 from igor_node.http.routes import Reply, Route, Struct, Where
-from igor_node.ledger import commands, queries
+from igor_node.ledger import commands, query_jobs
 from igor_node.words import NAME, Invalid, Malformed, NeedsVersion, NotFound, Role
 
 NOT_COMPARED = frozenset({"source_file", "source_line"})  # where a definition stands says nothing about the job
@@ -35,13 +35,13 @@ class PushBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 async def list_projects(call: Call) -> Any:
-    rows = await call.read(queries.projects)
+    rows = await call.read(query_jobs.projects)
     return {"items": [version_json(row) for row in rows], "next": None}
 
 
 async def show_project(call: Call) -> Any:
     project = project_name(call)
-    row = await call.read(lambda connection: queries.project(connection, project))
+    row = await call.read(lambda connection: query_jobs.project(connection, project))
     if row is None:
         raise NotFound(f'no project is named "{project}"', hint="igor push DIR makes one")
     shown = {**version_json(row.last), "jobs": [job.id for job in row.jobs], "sources": row.sources}
@@ -50,13 +50,13 @@ async def show_project(call: Call) -> Any:
 
 async def project_history(call: Call) -> Any:
     project = project_name(call)
-    rows = await call.read(lambda connection: queries.project_history(connection, project))
+    rows = await call.read(lambda connection: query_jobs.project_history(connection, project))
     if not rows:
         raise NotFound(f'no project is named "{project}"', hint="igor push DIR makes one")
     return {"items": [version_json(row) for row in rows], "next": None}
 
 
-def version_json(row: queries.VersionRow) -> dict[str, Any]:
+def version_json(row: query_jobs.VersionRow) -> dict[str, Any]:
     return {
         "project": row.project,
         "version": row.version,
@@ -125,7 +125,7 @@ async def checked(call: Call, project: str, body: PushBody) -> list[Job]:
 async def plan(call: Call) -> Any:
     project, body = project_name(call), call.body
     after = await checked(call, project, body)
-    row = await call.read(lambda connection: queries.project(connection, project))
+    row = await call.read(lambda connection: query_jobs.project(connection, project))
     before = row.jobs if row is not None else []
     changes = await asyncio.to_thread(compare, before, after, call.now())
     return {"project": project, "version": row.version if row is not None else 0, "changes": changes}

@@ -13,7 +13,7 @@ from igor_node.http import auth
 from igor_node.http.dispatch import Call
 from igor_node.http.limits import QUERY_DEFAULT
 from igor_node.http.routes import RUN, Route, Struct, Where
-from igor_node.ledger import commands, queries
+from igor_node.ledger import commands, query_audit, query_jobs, query_live, query_runs
 from igor_node.rules import audit as rule
 from igor_node.rules.timetable import JobTimetable
 from igor_node.words import RUN_ENDS, SECOND, Instant, Malformed, NotFound, Role, parse_instant
@@ -48,16 +48,16 @@ async def list_runs(call: Call) -> Any:
     query: RunsQuery = call.query
     states = tuple(part.strip() for part in query.state.split(",") if part.strip()) if query.state else ()
 
-    def page(connection: sqlite3.Connection) -> queries.RunPage:
-        job = queries.resolve_job(connection, query.job, removed=True) if query.job is not None else None
-        return queries.runs(connection, job=job, states=states, since=query.since, limit=query.limit, cursor=query.cursor)
+    def page(connection: sqlite3.Connection) -> query_runs.RunPage:
+        job = query_jobs.resolve_job(connection, query.job, removed=True) if query.job is not None else None
+        return query_runs.runs(connection, job=job, states=states, since=query.since, limit=query.limit, cursor=query.cursor)
 
     return await call.read(page)
 
 
 async def show_run(call: Call) -> Any:
     words = call.part("run")
-    return await call.read(lambda connection: queries.run(connection, queries.find_run(connection, words)))
+    return await call.read(lambda connection: query_runs.run(connection, query_runs.find_run(connection, words)))
 
 
 async def why_run(call: Call) -> Any:
@@ -65,18 +65,18 @@ async def why_run(call: Call) -> Any:
 
     def ask(connection: sqlite3.Connection) -> dict[str, Any]:
         try:
-            run = queries.find_run(connection, words)
+            run = query_runs.find_run(connection, words)
         except NotFound:
             fire = why_fire(connection, words, now)
             if fire is None:
                 raise
             return fire
-        return why_json(queries.why(connection, run), queries.run(connection, run, with_stages=False))
+        return why_json(query_live.why(connection, run), query_runs.run(connection, run, with_stages=False))
 
     return await call.read(ask)
 
 
-def why_json(why: queries.Why, run: dict[str, Any]) -> dict[str, Any]:
+def why_json(why: query_live.Why, run: dict[str, Any]) -> dict[str, Any]:
     """`reasons` are sentences for people, the one that decides first."""
     reasons = [why.reason] if why.reason else []
     if why.blocked:
@@ -106,7 +106,7 @@ def why_fire(connection: sqlite3.Connection, words: str, now: int) -> dict[str, 
         return None
     if not at:
         return None
-    job = queries.resolve_job(connection, name, removed=True)
+    job = query_jobs.resolve_job(connection, name, removed=True)
     rows = audit_of(connection, [job], scheduled_at, scheduled_at + 1, now).rows
     if not rows:
         raise NotFound(f"no schedule of {job} names {when}", hint=f"igor upcoming --job {job} shows the next fires")
@@ -127,10 +127,10 @@ def why_fire(connection: sqlite3.Connection, words: str, now: int) -> dict[str, 
 async def cancel_run(call: Call) -> Any:
     body: CancelBody = call.body
     words = call.part("run")
-    run = await call.read(lambda connection: queries.run(connection, queries.find_run(connection, words), with_stages=False))
+    run = await call.read(lambda connection: query_runs.run(connection, query_runs.find_run(connection, words), with_stages=False))
     auth.check_project(call.caller, run["project"])
     await call.propose(commands.CancelRun(run=run["id"], reason=body.reason))
-    return await call.read(lambda connection: queries.run(connection, run["id"]))
+    return await call.read(lambda connection: query_runs.run(connection, run["id"]))
 
 
 # --- audit
@@ -144,9 +144,9 @@ async def audit(call: Call) -> Any:
     if since > until:
         raise Malformed('query parameter "from" is later than "to"')
 
-    def records(connection: sqlite3.Connection) -> list[queries.AuditJob]:
-        job = queries.resolve_job(connection, query.job, removed=True) if query.job is not None else None
-        return [queries.audit_job(connection, one, since, until) for one in queries.audit_jobs(connection, job)]
+    def records(connection: sqlite3.Connection) -> list[query_audit.AuditJob]:
+        job = query_jobs.resolve_job(connection, query.job, removed=True) if query.job is not None else None
+        return [query_audit.audit_job(connection, one, since, until) for one in query_audit.audit_jobs(connection, job)]
 
     jobs = await call.read(records)
     since = Instant(max([since, *(job.pruned_before for job in jobs)]))  # what is older was pruned: nobody can speak for it
@@ -155,10 +155,10 @@ async def audit(call: Call) -> Any:
 
 
 def audit_of(connection: sqlite3.Connection, jobs: list[str], since: int, until: int, now: int) -> rule.Audit:
-    return rule.audit([job_records(queries.audit_job(connection, job, since, until)) for job in jobs], since, until, now)
+    return rule.audit([job_records(query_audit.audit_job(connection, job, since, until)) for job in jobs], since, until, now)
 
 
-def job_records(job: queries.AuditJob) -> rule.JobRecords:
+def job_records(job: query_audit.AuditJob) -> rule.JobRecords:
     """The ledger's rows as the rule sees them."""
     periods = [
         rule.Period(segment.after, segment.state, JobTimetable(segment.spec) if segment.spec is not None else NEVER) for segment in job.segments

@@ -12,7 +12,7 @@ from igor_node.http.auth import compose_token, derive_secret, hash_secret
 from igor_node.http.dispatch import Call
 from igor_node.http.limits import LINK_S, SESSION_S
 from igor_node.http.routes import NoBody, Reply, Route, Struct, Where
-from igor_node.ledger import commands, queries
+from igor_node.ledger import commands, query_cluster
 from igor_node.words import SECOND, Invalid, Malformed, NotFound, Role, Unauthenticated
 
 TTL_LIMIT_S = 10 * 366 * 24 * 3600
@@ -70,11 +70,11 @@ def check_token(body: TokenBody) -> None:
 
 async def list_tokens(call: Call) -> Any:
     now = call.now()
-    rows = await call.read(queries.tokens)
+    rows = await call.read(query_cluster.tokens)
     return {"items": [token_json(row) for row in rows if row.good_at(now)], "next": None}
 
 
-def token_json(row: queries.TokenRow) -> dict[str, Any]:
+def token_json(row: query_cluster.TokenRow) -> dict[str, Any]:
     return {
         "id": row.token,
         "role": row.role,
@@ -88,7 +88,7 @@ def token_json(row: queries.TokenRow) -> dict[str, Any]:
 
 async def revoke_token(call: Call) -> Any:
     token = call.part("token")
-    if token not in {row.token for row in await call.read(queries.tokens)}:
+    if token not in {row.token for row in await call.read(query_cluster.tokens)}:
         raise NotFound(f'no token has the id "{token}"', hint="igor token list shows them")
     await call.propose(commands.RevokeToken(token=token))
     return {"id": token, "revoked": True}

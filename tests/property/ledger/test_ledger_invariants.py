@@ -11,9 +11,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from igor_node.ledger import queries
+from igor_node.ledger import query_live
 from igor_node.ledger.commands import Refused
-from igor_node.ledger.queries import spec_of
+from igor_node.ledger.query_jobs import spec_of
 from igor_node.ledger.waiting import waiting
 from igor_node.words import ATTEMPT_ENDS, RUN_ENDS, STAGE_ENDS
 from tests.property.ledger.histories import SLOTS, History
@@ -98,7 +98,7 @@ def check_waiting(connection: sqlite3.Connection) -> None:
     rows = connection.execute(
         "SELECT runs.job, run, name, begun FROM stages JOIN runs ON runs.id = run WHERE stages.state = 'queued' ORDER BY run, position"
     ).fetchall()
-    alone = {(run, stage): None if begun else queries.why(connection, run).blocked for _, run, stage, begun in rows}
+    alone = {(run, stage): None if begun else query_live.why(connection, run).blocked for _, run, stage, begun in rows}
     shown = {(one.run, one.stage): one.blocked for one in waiting(connection, 2**62, 1_000, blocked_per_job=1_000).stages}
     assert shown == alone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from igor_node.definitions.jobs import CatchUp, Schedule
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_cluster, query_jobs
 from igor_node.ledger.commands import CancelRun, CreateRun, PauseJobs, ResumeJobs
 from igor_node.ledger.waiting import waiting_stages
 from igor_node.words import SECOND, new_id
@@ -20,7 +20,7 @@ async def test_a_fire_becomes_a_run_that_starts_at_its_due_time(tmp_path):
         await world.lead()
         await world.run(56)
         assert world.states() == [(60, "scheduled")]
-        assert [attempt.state for attempt in world.query(queries.open_attempts)] == ["held"]
+        assert [attempt.state for attempt in world.query(query_attempts.open_attempts)] == ["held"]
         await world.run(3.9)
         assert world.started() == []
         await world.run(4)
@@ -105,7 +105,7 @@ async def test_a_lost_machine_is_rerun_elsewhere_and_the_two_never_overlap(tmp_p
         assert attempts == [(1, first.id, "lost"), (2, second.id, "succeeded")]
         assert world.together() == 1
         assert world.states() == [(600, "succeeded")]
-        assert {row.name: row.state for row in world.query(queries.nodes)} == {"n1": "lost", "n2": "up"}
+        assert {row.name: row.state for row in world.query(query_cluster.nodes)} == {"n1": "lost", "n2": "up"}
 
 
 async def test_a_node_that_is_cut_off_ends_its_command_before_the_next_attempt_starts(tmp_path):
@@ -126,7 +126,7 @@ async def test_a_node_that_is_cut_off_ends_its_command_before_the_next_attempt_s
         await world.run(120)
         assert world.together() == 1
         assert world.states() == [(3600, "succeeded")]
-        assert {row.name: row.state for row in world.query(queries.nodes)} == {"n1": "up", "n2": "up"}
+        assert {row.name: row.state for row in world.query(query_cluster.nodes)} == {"n1": "up", "n2": "up"}
 
 
 async def test_an_assignment_that_was_never_received_is_lost_like_any_other(tmp_path):
@@ -190,7 +190,7 @@ async def test_a_pause_with_an_end_ends_by_itself(tmp_path):
         world.propose(PauseJobs(jobs=("p/j",), until=START + 45 * SECOND))
         await world.run(70)
         assert world.started() == [50, 60, 70]
-        assert not world.query(lambda c: queries.job(c, "p/j")).paused
+        assert not world.query(lambda c: query_jobs.job(c, "p/j")).paused
 
 
 async def test_a_cancel_ends_the_command_and_is_recorded_when_it_has_ended(tmp_path):

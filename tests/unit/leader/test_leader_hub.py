@@ -9,7 +9,7 @@ import pytest
 from igor_node import stream
 from igor_node.leader.leases import Leases
 from igor_node.leader.renewal import is_renewal_token, renewal_hash, renewal_token
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_cluster
 from igor_node.ledger.commands import CreateRun, NodeChanged, RegisterNode
 from igor_node.words import SECOND, new_id
 from tests.unit.leader.world import KEY, World, job
@@ -122,7 +122,7 @@ async def test_a_node_that_changed_is_registered_anew_at_its_hello(tmp_path):
     async with World(tmp_path) as world:
         await registered(world)
         await Wire(world, slots=9, labels={"zone": "eu"}).open()
-        row = world.query(lambda c: queries.node(c, "n1"))
+        row = world.query(lambda c: query_cluster.node(c, "n1"))
         assert (row.slots, row.labels) == (9, {"zone": "eu"})
 
 
@@ -131,7 +131,7 @@ async def test_a_lost_node_that_says_hello_is_up_again(tmp_path):
         await registered(world)
         world.propose(NodeChanged(node="id-n1", state="lost"))
         await Wire(world).open()
-        assert world.query(lambda c: queries.node(c, "n1")).state == "up"
+        assert world.query(lambda c: query_cluster.node(c, "n1")).state == "up"
 
 
 async def test_a_node_that_keeps_quiet_is_silent_and_gets_nothing_though_its_stream_is_open(tmp_path):
@@ -140,12 +140,12 @@ async def test_a_node_that_keeps_quiet_is_silent_and_gets_nothing_though_its_str
         world.push(job(every_s=None))
         wire = await Wire(world).open()
         await world.run(6)
-        assert world.query(lambda c: queries.node(c, "n1")).state == "silent"
+        assert world.query(lambda c: query_cluster.node(c, "n1")).state == "silent"
         world.propose(CreateRun(job="p/j", run=new_id(world.clock.now())))
         await world.run(5)
         assert wire.of(stream.Assign) == []
         await wire.beat(2)
-        assert world.query(lambda c: queries.node(c, "n1")).state == "up"
+        assert world.query(lambda c: query_cluster.node(c, "n1")).state == "up"
         assert len(wire.of(stream.Assign)) == 1
 
 
@@ -178,7 +178,7 @@ async def test_events_are_acknowledged_after_commit_and_those_of_strangers_too(t
         for message in wire.of(stream.Acknowledge):
             acknowledged |= message.upto
         assert acknowledged == {attempt: 1, "00000000000000000000.main.1": 4}
-        assert world.query(queries.open_attempts)[0].state == "held"
+        assert world.query(query_attempts.open_attempts)[0].state == "held"
 
 
 async def test_attempts_that_the_ledger_does_not_know_may_be_forgotten(tmp_path):

@@ -11,9 +11,9 @@ from igor_node.leader.autopilot import host_and_port
 from igor_node.leader.fires import FiresLoop
 from igor_node.leader.placement import decide
 from igor_node.leader.retention import cutoffs, is_due
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_prune
 from igor_node.ledger.commands import CreateRun, PushProject
-from igor_node.ledger.queries import Ages
+from igor_node.ledger.query_prune import Ages
 from igor_node.ledger.waiting import waiting_stages
 from igor_node.rules.placement import NodeView
 from igor_node.words import SECOND, new_id
@@ -91,7 +91,7 @@ async def test_retention_goes_on_until_nothing_old_is_left(tmp_path, monkeypatch
         world.push(job(every_s=None))
         await world.lead()
         await world.run(200)
-        ages = world.query(queries.ages)
+        ages = world.query(query_prune.ages)
         assert ages.oldest_event_at is None or ages.oldest_event_at >= START + 60 * SECOND
 
 
@@ -149,7 +149,7 @@ async def test_an_assignment_carries_values_and_params(tmp_path):
         run = new_id(world.clock.now())
         world.propose(CreateRun(job="p/j", run=run, params={"who": "me"}))
         await world.run(0.2)
-        row = world.query(queries.open_attempts)[0]
+        row = world.query(query_attempts.open_attempts)[0]
         made = assignment(row, KEY, ["http://n1:1"])
         assert made.params == {"day": "2027-01-15", "who": "me"}
         assert (made.env, made.trigger, made.n, made.renew_addresses) == ({"DAY": "2027-01-15"}, "manual", 1, ("http://n1:1",))

@@ -25,7 +25,7 @@ from typing import Any
 from igor_node import stream
 from igor_node.definitions.jobs import Job, Schedule, Stage, encode_job
 from igor_node.leader.leader import Leader
-from igor_node.ledger import queries
+from igor_node.ledger import query_audit
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Envelope, FoundCluster, PushProject, RegisterNode, encode_envelope
 from igor_node.ledger.ledger import Ledger
@@ -439,7 +439,7 @@ class World:
     def audit(self, job: str = "p/j") -> dict[str, int]:
         """The counts of the audit from the begin of the world until now."""
         now = self.clock.now()
-        found = self.query(lambda c: queries.audit_job(c, job, START, now))
+        found = self.query(lambda c: query_audit.audit_job(c, job, START, now))
         records = JobRecords(
             job=job,
             decided_until=found.decided_until,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from igor_node.definitions.jobs import Job, Schedule, Stage, encode_job
-from igor_node.ledger import queries
+from igor_node.ledger import query_runs
 from igor_node.ledger.commands import (
     AssignStages,
     Command,
@@ -94,7 +94,7 @@ class Book:
             return reads.query(function)
 
     def run(self, run: str) -> dict[str, Any]:
-        return self.read(lambda connection: queries.run(connection, run))
+        return self.read(lambda connection: query_runs.run(connection, run))
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         return self.read(lambda connection: connection.execute(statement, values).fetchall())

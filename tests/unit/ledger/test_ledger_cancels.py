@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from igor_node.definitions.jobs import Stage
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts
 from igor_node.ledger.commands import CancelRun
 from igor_node.words import SECOND
 from tests.unit.ledger.book import Book, job
@@ -93,7 +93,7 @@ def test_a_running_run_is_cancelled_when_its_command_has_ended(book: Book) -> No
     run = book.fire()
     book.begin(attempt := book.placed(run))
     assert book.done(CancelRun(run=run), actor="bob") == {"run": run, "state": "running", "asked": [attempt]}
-    assert book.read(queries.open_attempts)[0].cancel == "cancelled by bob"
+    assert book.read(query_attempts.open_attempts)[0].cancel == "cancelled by bob"
     book.end(attempt, "cancelled", exit_code=143)
     assert (book.run(run)["state"], book.run(run)["reason"]) == ("cancelled", "cancelled by bob")
 
@@ -139,9 +139,9 @@ def test_a_second_cancel_ends_the_clean_up_too(book: Book) -> None:
     book.carry_out(run, stage="fetch")
     book.done(CancelRun(run=run))
     attempt = book.placed(run, "clean")
-    assert book.read(queries.open_attempts)[0].cancel is None
+    assert book.read(query_attempts.open_attempts)[0].cancel is None
     assert book.done(CancelRun(run=run, reason="at once"))["asked"] == [attempt]
-    assert book.read(queries.open_attempts)[0].cancel == "cancelled again: at once"
+    assert book.read(query_attempts.open_attempts)[0].cancel == "cancelled again: at once"
     book.report(book.event(attempt, "revoked"))
     assert (book.run(run)["state"], book.run(run)["reason"]) == ("cancelled", "cancelled again: at once")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from igor_node.ledger import queries
+from igor_node.ledger import query_cluster
 from igor_node.ledger.commands import CreateToken, FoundCluster, NodeChanged, RegisterNode, RemoveNode, RevokeToken
+from igor_node.ledger.query_cluster import TokenRow
 from igor_node.words import NotFound
 from tests.unit.ledger.book import Book, job
 
@@ -14,12 +15,17 @@ def register(name: str = "a", **fields: object) -> RegisterNode:
     return RegisterNode(node=f"node-{name}", name=name, address="127.0.0.1:1", slots=4, token_id=f"t-{name}", token_hash=f"h-{name}", **fields)  # type: ignore[arg-type]
 
 
+def good_token(book: Book, token_hash: str, now: int) -> TokenRow | None:
+    ((token,),) = book.sql("SELECT token FROM tokens WHERE hash = ?", token_hash)
+    return next((row for row in book.read(query_cluster.tokens) if row.token == token and row.good_at(now)), None)
+
+
 def test_a_cluster_is_founded_once(book: Book) -> None:
     """The second founder is told which cluster this is."""
-    assert book.read(queries.cluster) is None
+    assert book.read(query_cluster.cluster) is None
     book.done(FoundCluster(cluster="c1", tzdata="2026.6"))
     assert "c1" in book.refused(FoundCluster(cluster="c2", tzdata="2026.6")).message
-    found = book.read(queries.cluster)
+    found = book.read(query_cluster.cluster)
     assert found is not None and (found.cluster, found.wanted_voters, found.founded_at) == ("c1", 3, book.now)
 
 
@@ -29,18 +35,18 @@ def test_a_node_registers_and_comes_back_changed(book: Book) -> None:
     assert book.done(register(labels={"zone": "eu"}))["changed"] is False
     book.done(NodeChanged(node="node-a", state="silent", reason="no heartbeat"))
     assert book.done(register(labels={"zone": "us"}))["changed"] is True
-    found = book.read(lambda c: queries.node(c, "a"))
+    found = book.read(lambda c: query_cluster.node(c, "a"))
     assert (found.node, found.state, found.labels, found.used) == ("node-a", "silent", {"zone": "us"}, 0)
 
 
 def test_its_token_is_good_until_it_leaves(book: Book) -> None:
     """Found by its hash; a removed node's token is revoked."""
     book.done(register())
-    token = book.read(lambda c: queries.token_by_hash(c, "h-a", book.now))
+    token = good_token(book, "h-a", book.now)
     assert token is not None and (token.role, token.node) == ("node", "node-a")
     book.done(RemoveNode(node="node-a"))
-    assert book.read(lambda c: queries.token_by_hash(c, "h-a", book.now)) is None
-    assert book.read(queries.nodes) == []
+    assert good_token(book, "h-a", book.now) is None
+    assert book.read(query_cluster.nodes) == []
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,7 @@ def test_a_name_is_free_again_when_its_node_has_left(book: Book) -> None:
     book.done(RegisterNode(node="node-2", name="a", address="x"))
     assert book.run(run)["stages"][0]["attempts"][0]["node"] == "a"
     with pytest.raises(NotFound):
-        book.read(lambda c: queries.node(c, "node-a"))
+        book.read(lambda c: query_cluster.node(c, "node-a"))
 
 
 def test_a_node_with_open_attempts_cannot_leave(book: Book) -> None:
@@ -93,16 +99,16 @@ def test_a_node_comes_back_under_a_new_token(book: Book) -> None:
     """The old one ends."""
     book.done(register())
     book.done(RegisterNode(node="node-a", name="a", address="x", token_id="t2", token_hash="h2"))
-    assert book.read(lambda c: queries.token_by_hash(c, "h-a", book.now)) is None
-    assert book.read(lambda c: queries.token_by_hash(c, "h2", book.now)) is not None
+    assert good_token(book, "h-a", book.now) is None
+    assert good_token(book, "h2", book.now) is not None
 
 
 def test_tokens_expire_and_are_revoked(book: Book) -> None:
     """At the very instant; a second revoke says the same."""
     book.done(CreateToken(token="t", hash="h", role="viewer", name="ci", expires_at=book.now + 10))
-    assert book.read(lambda c: queries.token_by_hash(c, "h", book.now + 9)) is not None
-    assert book.read(lambda c: queries.token_by_hash(c, "h", book.now + 10)) is None
+    assert good_token(book, "h", book.now + 9) is not None
+    assert good_token(book, "h", book.now + 10) is None
     book.done(RevokeToken(token="t"))
     book.done(RevokeToken(token="t"))
-    assert book.read(lambda c: queries.token_by_hash(c, "h", book.now)) is None
-    assert [token.name for token in book.read(queries.tokens)] == ["ci"]
+    assert good_token(book, "h", book.now) is None
+    assert [token.name for token in book.read(query_cluster.tokens)] == ["ci"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from igor_node.ledger import queries
+from igor_node.ledger import query_audit, query_cluster, query_events, query_jobs
 from igor_node.ledger.apply import APPLY
 from igor_node.ledger.commands import AnyCommand, CreateRun, CreateToken, Prune, Refused
 from igor_node.ledger.transaction import BrokenInvariant
@@ -26,7 +26,7 @@ def test_ledger_time_never_goes_back(book: Book) -> None:
     book.push(job())
     book.now -= 3600 * SECOND
     book.create()
-    assert book.read(queries.position).time == START
+    assert book.read(query_cluster.position).time == START
     assert book.sql("SELECT created_at FROM runs") == [(START,)]
 
 
@@ -101,7 +101,7 @@ def test_a_command_of_a_later_version_halts(book: Book) -> None:
     with pytest.raises(BrokenInvariant, match="teleport"):
         book.ledger.apply([good, bad])
     assert book.ledger.applied().index == 0
-    assert book.read(queries.tokens) == []
+    assert book.read(query_cluster.tokens) == []
 
 
 def test_entries_must_follow_each_other(book: Book) -> None:
@@ -128,7 +128,7 @@ def test_topics_and_index_are_told_after_the_commit(book: Book) -> None:
     book.push(job())
     book.create()
     index, topics = book.heard[-1]
-    assert index == book.read(queries.position).index
+    assert index == book.read(query_cluster.position).index
     assert {"runs", "stages", "events"} <= topics
     assert "projects" in book.heard[-2][1]
 
@@ -153,14 +153,14 @@ def test_prune_forgets_old_ended_runs_and_nothing_else(book: Book) -> None:
     book.now += 10 * DAY
     young = book.fire()
     book.carry_out(young)
-    decided = book.read(lambda c: queries.job(c, "report")).decided_until
+    decided = book.read(lambda c: query_jobs.job(c, "report")).decided_until
     value = book.done(Prune(runs_before=book.now - DAY, results_before=book.now, events_before=book.now - DAY))
     assert (value["runs"], value["more"]) == (1, False)
     assert [row[0] for row in book.sql("SELECT id FROM runs ORDER BY id")] == sorted([waits, young])
     assert book.sql("SELECT count(*) FROM tries") == [(1,)]
-    assert book.read(lambda c: queries.job(c, "report")).decided_until == decided
-    assert book.read(lambda c: queries.audit_job(c, "shop/report", 0, 2**62)).pruned_before == book.now - DAY
-    first, last = book.read(queries.event_bounds)
+    assert book.read(lambda c: query_jobs.job(c, "report")).decided_until == decided
+    assert book.read(lambda c: query_audit.audit_job(c, "shop/report", 0, 2**62)).pruned_before == book.now - DAY
+    first, last = book.read(query_events.event_bounds)
     assert first > 1 and last >= first
 
 

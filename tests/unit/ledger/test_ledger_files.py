@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from igor_node.ledger import files, ledger, queries
+from igor_node.ledger import files, ledger, query_jobs, query_runs
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import ReadsSync
 from raft.interface import Halted
@@ -42,7 +42,7 @@ def test_a_killed_process_loses_nothing(book: Book, other: Path) -> None:
     assert again._time == book.ledger._time
     again.close()
     reads = ReadsSync(other / "ledger.sqlite")
-    assert reads.query(lambda c: queries.run(c, run))["state"] == "queued"
+    assert reads.query(lambda c: query_runs.run(c, run))["state"] == "queued"
     reads.close()
 
 
@@ -128,11 +128,11 @@ def test_a_restored_ledger_goes_on(book: Book, tmp_path: Path, other: Path) -> N
     fresh = Book(other)
     fresh.push(job("mine"))
     reads = ReadsSync(fresh.path)
-    assert [row.name for row in reads.query(queries.jobs)] == ["mine"]
+    assert [row.name for row in reads.query(query_jobs.jobs)] == ["mine"]
     book.ledger.snapshot(tmp_path / "copy")
     os.rename(tmp_path / "copy", other / "fetched")
     fresh.ledger.restore(other / "fetched")
-    assert [row.name for row in reads.query(queries.jobs)] == ["report"]
+    assert [row.name for row in reads.query(query_jobs.jobs)] == ["report"]
     run = fresh.create()
     assert fresh.run(run)["state"] == "queued"
     assert files.generations(fresh.path) == [1]
@@ -159,7 +159,7 @@ def test_a_crash_in_a_restore_leaves_the_old_or_the_new(book: Book, tmp_path: Pa
         files.take_place(path, lost / "ledger.sqlite.part")
     again = Ledger(path)
     reads = ReadsSync(path)
-    assert [row.name for row in reads.query(queries.jobs)] == (["report"] if renamed else ["mine"])
+    assert [row.name for row in reads.query(query_jobs.jobs)] == (["report"] if renamed else ["mine"])
     assert len(files.generations(path)) == 1
     reads.close()
     again.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from igor_node.definitions.jobs import Stage
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_jobs, query_runs
 from igor_node.ledger.commands import CreateRun, Fire, FireRuns, PauseJobs, Stretch
 from igor_node.words import SECOND
 from tests.unit.ledger.book import START, Book, job
@@ -19,7 +19,7 @@ def fire(book: Book, at: int, **fields: object) -> Fire:
 
 
 def decided_until(book: Book) -> int:
-    return book.read(lambda c: queries.job(c, JOB)).decided_until
+    return book.read(lambda c: query_jobs.job(c, JOB)).decided_until
 
 
 def test_a_fire_in_the_lookahead_is_scheduled_and_a_late_one_queued(book: Book) -> None:
@@ -65,7 +65,7 @@ def test_a_refused_fire_stops_its_job_and_no_other(book: Book) -> None:
     ]
     assert value["runs"] == 2
     assert decided_until(book) == START + 1
-    assert book.read(lambda c: queries.job(c, "other")).decided_until == START + 9 * MINUTE
+    assert book.read(lambda c: query_jobs.job(c, "other")).decided_until == START + 9 * MINUTE
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_fire_that_gets_no_run_is_recorded_with_its_reason(book: Book, outcome
     shown = book.run(run)
     assert (shown["state"], shown["reason"], shown["stages"]) == (outcome, "because", [])
     assert shown["ended_at"] is not None
-    assert book.read(lambda c: queries.find_run(c, "report@2026-11-24T12:01:00Z")) == run
+    assert book.read(lambda c: query_runs.find_run(c, "report@2026-11-24T12:01:00Z")) == run
 
 
 def test_an_unknown_outcome_is_refused(book: Book) -> None:
@@ -231,7 +231,7 @@ def test_cancel_ends_the_earlier_run_and_waits_for_its_end(book: Book) -> None:
     earlier = book.fire()
     book.begin(attempt := book.placed(earlier))
     later = book.fire()
-    assert book.read(queries.open_attempts)[0].cancel == "cancelled for the next run (overlap: cancel)"
+    assert book.read(query_attempts.open_attempts)[0].cancel == "cancelled for the next run (overlap: cancel)"
     assert "has not ended" in book.place(later)
     book.end(attempt, "cancelled", exit_code=143)
     assert book.run(earlier)["state"] == "cancelled"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from igor_node.definitions.jobs import Stage
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_cluster, query_live
 from igor_node.ledger.commands import AssignStages, ExplainWaits, NodeChanged, Placement, WaitReason
 from igor_node.ledger.waiting import waiting as waiting_now
 from igor_node.ledger.waiting import waiting_stages
@@ -26,7 +26,7 @@ def test_a_placement_makes_an_attempt(book: Book) -> None:
     attempts = []
     for expected in (1, 2):
         attempts.append(book.placed(book.create(beside=True)))
-        found = book.read(queries.open_attempts)
+        found = book.read(query_attempts.open_attempts)
         assert [one.attempt for one in found] == attempts
         assert found[-1].fence == expected
     assert found[0].lease_ns == job().lease_ns and found[0].renew_hash == "hash"
@@ -68,7 +68,7 @@ def test_slots_are_never_exceeded(book: Book) -> None:
     book.begin(f"{runs[0]}.main.1")
     book.end(f"{runs[0]}.main.1")
     assert book.place(runs[2]) == ""
-    assert book.read(queries.nodes)[0].used == 4
+    assert book.read(query_cluster.nodes)[0].used == 4
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_whatever_waits_says_why(book: Book) -> None:
     assert book.done(wait)["explained"] == 1
     assert book.run(run)["state"] == "queued"
     assert book.done(wait)["explained"] == 0
-    why = book.read(lambda c: queries.why(c, run))
+    why = book.read(lambda c: query_live.why(c, run))
     assert why.stages == [("main", "queued", "no node can take it: a is full")]
 
 
@@ -185,6 +185,6 @@ def test_why_names_the_runs_ahead(book: Book) -> None:
     book.node()
     first, second, third = book.fire(), book.fire(), book.fire()
     book.placed(first)
-    why = book.read(lambda c: queries.why(c, third))
+    why = book.read(lambda c: query_live.why(c, third))
     assert why.ahead == [first, second]
     assert why.blocked is not None and first in why.blocked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from igor_node.definitions.jobs import Schedule, Stage, encode_job
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_audit, query_jobs
 from igor_node.ledger.commands import Fire, FireRuns, PauseJobs, PushProject, ResumeJobs
 from igor_node.ledger.waiting import waiting_stages
 from igor_node.words import SECOND
@@ -21,7 +21,7 @@ def names(*given: str) -> PushProject:
 def test_a_push_creates_its_jobs_with_version_1(book: Book) -> None:
     """The answer names them, and a new job's schedule begins at its push."""
     assert book.push(job("a"), job("b"))["created"] == ["a", "b"]
-    found = book.read(queries.jobs)
+    found = book.read(query_jobs.jobs)
     assert [(row.job, row.version, row.decided_until) for row in found] == [("shop/a", 1, START), ("shop/b", 1, START)]
 
 
@@ -38,7 +38,7 @@ def test_a_push_names_what_it_changed_and_only_that(book: Book) -> None:
     book.push(job("a"), job("b"), job("c"))
     answer = book.push(job("a", description="new"), job("b", source_line=9), job("c"))
     assert (answer["created"], answer["changed"], answer["removed"]) == ([], ["a"], [])
-    assert {row.job: (row.version, row.spec_version) for row in book.read(queries.jobs)} == {
+    assert {row.job: (row.version, row.spec_version) for row in book.read(query_jobs.jobs)} == {
         "shop/a": (2, 2),
         "shop/b": (2, 2),
         "shop/c": (2, 1),
@@ -78,7 +78,7 @@ def test_removing_more_than_half_needs_prune(book: Book, kept: tuple[str, ...], 
     if refused:
         assert "--prune" in result.hint
         book.done(PushProject(project="shop", jobs=names(*kept).jobs, prune=True))
-    assert [row.name for row in book.read(queries.jobs)] == list(kept)
+    assert [row.name for row in book.read(query_jobs.jobs)] == list(kept)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_removing_more_than_half_needs_prune(book: Book, kept: tuple[str, ...], 
 def test_one_bad_job_refuses_the_whole_push(book: Book, text: bytes, error: str) -> None:
     """All or nothing."""
     assert book.refused(PushProject(project="shop", jobs=(encode_job(job("good")), text))).error == error
-    assert book.read(queries.jobs) == []
+    assert book.read(query_jobs.jobs) == []
 
 
 def test_the_same_name_twice_is_refused(book: Book) -> None:
@@ -113,7 +113,7 @@ def test_a_job_that_comes_back_never_fires_a_past_time_again(book: Book) -> None
     assert book.fires(Fire(job="shop/a", run=book.new_id(), scheduled_at=book.now + 30 * MINUTE, due_at=0))[0][2] == "the job was removed"
     book.now += MINUTE
     assert book.push(job("a"), job("b"))["created"] == ["a"]
-    assert book.read(lambda c: queries.job(c, "a")).decided_until == decided_far
+    assert book.read(lambda c: query_jobs.job(c, "a")).decided_until == decided_far
     assert "decided already" in book.fires(Fire(job="shop/a", run=book.new_id(), scheduled_at=decided_far, due_at=0))[0][2]
 
 
@@ -138,7 +138,7 @@ def test_a_removed_jobs_fire_that_is_with_a_node_is_the_nodes_to_decide(book: Bo
     run = book.fire("shop/a", START + 5 * SECOND)
     attempt = book.placed(run)
     assert [held["run"] for held in book.push(job("b"))["handed_out"]] == [run]
-    assert book.read(queries.open_attempts)[0].revoke == "job removed"
+    assert book.read(query_attempts.open_attempts)[0].revoke == "job removed"
     book.report(book.event(attempt, "revoked"))
     assert (book.run(run)["state"], book.run(run)["reason"]) == ("skipped", "job removed")
 
@@ -252,7 +252,7 @@ def test_one_unknown_job_refuses_the_whole_command(book: Book, command: PauseJob
     """Nothing is paused by halves."""
     book.push(job())
     assert book.refused(command).error == "NotFound"
-    assert not book.read(lambda c: queries.job(c, "report")).paused
+    assert not book.read(lambda c: query_jobs.job(c, "report")).paused
 
 
 def test_a_pause_that_is_over_already_is_refused(book: Book) -> None:
@@ -264,12 +264,12 @@ def test_a_pause_that_is_over_already_is_refused(book: Book) -> None:
 def test_a_definition_may_be_paused_and_a_push_resumes_it(book: Book) -> None:
     """`paused: true` counts where it changes; what a person paused stays paused through pushes."""
     book.push(job(paused=True))
-    assert book.read(lambda c: queries.job(c, "report")).paused
+    assert book.read(lambda c: query_jobs.job(c, "report")).paused
     book.push(job(paused=False))
-    assert not book.read(lambda c: queries.job(c, "report")).paused
+    assert not book.read(lambda c: query_jobs.job(c, "report")).paused
     book.done(PauseJobs(jobs=("shop/report",), reason="by hand"))
     book.push(job(description="x"))
-    assert book.read(lambda c: queries.job(c, "report")).pause_reason == "by hand"
+    assert book.read(lambda c: query_jobs.job(c, "report")).pause_reason == "by hand"
 
 
 def test_the_history_of_schedules_is_kept_for_the_audit(book: Book) -> None:
@@ -287,7 +287,7 @@ def test_the_history_of_schedules_is_kept_for_the_audit(book: Book) -> None:
         step()
         book.now += MINUTE
         book.done(FireRuns(term=1, decided={"shop/report": book.now}))  # refused while it is removed
-    found = book.read(lambda c: queries.audit_job(c, "shop/report", 0, 2**62))
+    found = book.read(lambda c: query_audit.audit_job(c, "shop/report", 0, 2**62))
     assert [segment.state for segment in found.segments] == ["active", "paused", "active", "active", "removed", "active"]
     afters = [after for (after,) in book.sql("SELECT after FROM history WHERE job = 'shop/report' ORDER BY number")]
     assert afters == sorted(afters) and len(afters) == 6

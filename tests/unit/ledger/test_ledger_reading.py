@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from igor_node.ledger import queries
+from igor_node.ledger import query_cluster, query_jobs, query_runs
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.files import current_file
 from igor_node.ledger.reads import Reads, ReadsSync
@@ -20,10 +20,10 @@ async def test_a_query_comes_with_the_index_it_was_read_at(book: Book) -> None:
     """For the header Igor-Index."""
     book.push(job())
     reads = Reads(book.path)
-    index, found = await reads.indexed(queries.jobs)
+    index, found = await reads.indexed(query_jobs.jobs)
     assert (index, len(found)) == (1, 1)
     book.create()
-    assert (await reads.indexed(queries.jobs))[0] == 2
+    assert (await reads.indexed(query_jobs.jobs))[0] == 2
     reads.close()
 
 
@@ -31,7 +31,7 @@ async def test_many_queries_at_once_share_a_few_threads(book: Book) -> None:
     """Each answer is whole."""
     book.push(*(job(f"j{number}") for number in range(50)))
     reads = Reads(book.path, threads=2)
-    answers = await asyncio.gather(*(reads.query(queries.jobs) for _ in range(40)))
+    answers = await asyncio.gather(*(reads.query(query_jobs.jobs) for _ in range(40)))
     assert {len(answer) for answer in answers} == {50}
     reads.close()
 
@@ -43,16 +43,16 @@ async def test_a_query_sees_what_was_committed_before_it_was_asked(book: Book) -
     reading, go_on = threading.Event(), threading.Event()
 
     def slow(connection: sqlite3.Connection) -> int:
-        index = queries.position(connection).index
+        index = query_cluster.position(connection).index
         reading.set()
         assert go_on.wait(10)
         return index
 
     first = asyncio.ensure_future(reads.query(slow))
-    before = asyncio.ensure_future(reads.indexed(queries.jobs))
+    before = asyncio.ensure_future(reads.indexed(query_jobs.jobs))
     await asyncio.to_thread(reading.wait, 10)
     book.create()
-    after = asyncio.ensure_future(reads.indexed(queries.jobs))
+    after = asyncio.ensure_future(reads.indexed(query_jobs.jobs))
     await asyncio.sleep(0)
     go_on.set()
     assert await first == 1
@@ -67,7 +67,7 @@ async def test_a_long_query_holds_up_nobody_else(book: Book) -> None:
     go_on = threading.Event()
     long = asyncio.ensure_future(reads.query(lambda c: go_on.wait(10)))
     await asyncio.sleep(0)
-    assert (await asyncio.wait_for(reads.query(queries.position), 5)).index == 0
+    assert (await asyncio.wait_for(reads.query(query_cluster.position), 5)).index == 0
     assert not long.done()
     go_on.set()
     assert await long
@@ -85,19 +85,19 @@ async def test_who_waits_no_more_is_not_answered(book: Book) -> None:
     waiting.cancel()
     go_on.set()
     assert await long
-    assert (await reads.query(queries.position)).index == 0
+    assert (await reads.query(query_cluster.position)).index == 0
     assert ran == []
     reads.close()
     with pytest.raises(Unavailable):
-        await reads.query(queries.position)
+        await reads.query(query_cluster.position)
 
 
 async def test_errors_of_a_query_come_through(book: Book) -> None:
     """NotFound is an answer, and the connection stays good."""
     reads = Reads(book.path)
     with pytest.raises(NotFound):
-        await reads.query(lambda c: queries.run(c, "none"))
-    assert (await reads.query(queries.position)).index == 0
+        await reads.query(lambda c: query_runs.run(c, "none"))
+    assert (await reads.query(query_cluster.position)).index == 0
     reads.close()
 
 
@@ -115,12 +115,12 @@ def test_one_query_sees_one_moment(book: Book) -> None:
     reads = ReadsSync(book.path)
 
     def twice(connection: sqlite3.Connection) -> tuple[int, int]:
-        before = queries.position(connection).index
+        before = query_cluster.position(connection).index
         book.create()
-        return before, queries.position(connection).index
+        return before, query_cluster.position(connection).index
 
     assert reads.query(twice) == (1, 1)
-    assert reads.query(queries.position).index == 2
+    assert reads.query(query_cluster.position).index == 2
     reads.close()
 
 
@@ -130,14 +130,14 @@ def test_a_query_that_takes_too_long_is_ended(book: Book) -> None:
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
     with pytest.raises(TooMany, match="longer than"):
         reads.query(lambda c: c.execute(endless).fetchall())
-    assert reads.query(queries.position).index == 0
+    assert reads.query(query_cluster.position).index == 0
     reads.close()
 
 
 def test_no_ledger_is_unavailable(book: Book) -> None:
     """A node that has none says so."""
     with pytest.raises(Unavailable):
-        ReadsSync(book.folder / "none.sqlite").query(queries.position)
+        ReadsSync(book.folder / "none.sqlite").query(query_cluster.position)
 
 
 # --- changes
@@ -184,9 +184,9 @@ def test_the_folder_is_listed_once_and_again_after_a_restore(book: Book, monkeyp
     snapshot = book.folder / "snapshot"
     book.ledger.snapshot(snapshot)
     book.create()
-    assert [reads.query(queries.position).index for _ in range(5)] == [2] * 5
+    assert [reads.query(query_cluster.position).index for _ in range(5)] == [2] * 5
     assert len(listed) == 1
     book.ledger.restore(snapshot)
-    assert [reads.query(queries.position).index for _ in range(5)] == [1] * 5
+    assert [reads.query(query_cluster.position).index for _ in range(5)] == [1] * 5
     assert len(listed) == 2
     reads.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from igor_node.definitions.jobs import Stage
-from igor_node.ledger import queries
+from igor_node.ledger import query_attempts, query_live
 from igor_node.ledger.commands import AttemptsLost, CancelRun, ReportEvents
 from igor_node.ledger.waiting import waiting_stages
 from igor_node.stream import AttemptEvent
@@ -63,7 +63,7 @@ def test_a_run_ends_as_its_stage_did(book: Book, state: str, ends_as: str, reaso
     book.end(attempt, state, exit_code=3)
     assert (book.run(run)["state"], book.run(run)["reason"]) == (ends_as, reason)
     assert book.run(run)["ended_at"] is not None
-    assert book.read(queries.open_attempts) == []
+    assert book.read(query_attempts.open_attempts) == []
 
 
 def test_retries_are_tries_of_one_attempt(book: Book) -> None:
@@ -118,7 +118,7 @@ def test_reports_of_strangers_are_named(book: Book) -> None:
     attempt = book.placed(book.create())
     value = book.report(book.event(attempt, "held"), book.event("nobody.main.1", "held"), book.event("nonsense", "held"), node="node-b")
     assert (value["foreign"], value["unknown"]) == ([attempt], ["nobody.main.1", "nonsense"])
-    assert book.read(queries.open_attempts)[0].state == "assigned"
+    assert book.read(query_attempts.open_attempts)[0].state == "assigned"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_run_that_was_given_back_lets_another_begin(book: Book) -> None:
     book.node()
     first = book.fire()
     book.report(book.event(book.placed(first), "revoked"))
-    assert not book.read(lambda c: queries.live_runs(c, "shop/report"))[0].begun
+    assert not book.read(lambda c: query_live.live_runs(c, "shop/report"))[0].begun
     assert book.place(first, n=2) == ""
 
 
