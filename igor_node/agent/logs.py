@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from igor_node.agent.folders import Folders
+from igor_node.output import LogLine, LogPiece
 from igor_node.words import NotFound
 from wrapper import protocol
 
@@ -28,24 +29,6 @@ MOVES_LIMIT = 5  # of a folder while one look is taken; it moves twice in its li
 FOLLOW_PAUSE_S = 0.1  # how late a follower sees a new line at most
 TAIL_BLOCK_BYTES = 1 << 16
 _NAME = re.compile(r"try-(\d+)\.log(?:\.(\d+))?")
-
-
-class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """`offset`: of its first stored byte; `partial`: the command has not ended this line (yet)."""
-
-    offset: int
-    at: int
-    stream: str  # stdout | stderr | igor
-    text: str
-    partial: bool = False
-
-
-class LogPiece(msgspec.Struct, frozen=True, kw_only=True):
-    """`next`: where the next piece begins; `more`: whether something is there already."""
-
-    lines: tuple[LogLine, ...]
-    next: int
-    more: bool = False
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ import msgspec
 
 from igor_node.edges import Clock
 from igor_node.ledger.changes import Changes
+from igor_node.output import LogPiece
 from raft.interface import Members, NodeId, Proposed, Term
 
 T = TypeVar("T")
@@ -96,52 +97,10 @@ class NodeView(Protocol):
     def memory_free_bytes(self) -> int | None: ...
 
 
-class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of output. `offset`: of its first stored byte; `partial`: the command has not ended this line (yet)."""
-
-    offset: int
-    at: int
-    stream: str  # stdout | stderr | igor
-    text: str
-    partial: bool = False
-
-
-class LogPiece(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines from an offset on. `next`: where the next piece begins; `more`: whether something is there already."""
-
-    lines: tuple[LogLine, ...]
-    next: int
-    more: bool = False
-
-
-class LineView(Protocol):
-    """What is used of a line, wherever it was read."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def at(self) -> int: ...
-    @property
-    def stream(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def partial(self) -> bool: ...
-
-
-class PieceView(Protocol):
-    @property
-    def lines(self) -> Sequence[LineView]: ...
-    @property
-    def next(self) -> int: ...
-    @property
-    def more(self) -> bool: ...
-
-
 class Logs(Protocol):
     """`agent`: the output of attempts whose folders are on this machine."""
 
-    async def read(self, attempt: str, try_n: int, offset: int, limit: int) -> PieceView:
+    async def read(self, attempt: str, try_n: int, offset: int, limit: int) -> LogPiece:
         """At most `limit` whole lines from the stored byte `offset` on; an empty piece at the end. Raises words.NotFound."""
 
 

@@ -24,8 +24,8 @@ from igor_node.http.api.cluster import base_url
 from igor_node.http.dispatch import Call, igor_headers
 from igor_node.http.limits import LOG_CHUNK_LINES, LOG_FOLLOW_WAIT_S, PING_S
 from igor_node.http.routes import RUN, Route, Struct, Where
-from igor_node.http.services import LineView, LogLine, LogPiece, PieceView
 from igor_node.ledger import query_cluster, query_runs
+from igor_node.output import LogLine, LogPiece
 from igor_node.words import RUN_ENDS, STAGE_ENDS, Malformed, NotFound, Role, TryState, Unavailable, format_instant
 
 PIECE_WITHIN_S = 5.0
@@ -168,7 +168,7 @@ async def page(call: Call, source: Source, position: Position, limit: int) -> di
     return {"items": items, "next": following, "complete": source.ended and number >= len(source.parts), "run": source.run, "state": source.state}
 
 
-async def piece_or_reason(call: Call, part: Part, offset: int, limit: int, *, alone: bool) -> PieceView:
+async def piece_or_reason(call: Call, part: Part, offset: int, limit: int, *, alone: bool) -> LogPiece:
     """Where the node of one part of several is away, a line says so in its place."""
     try:
         return await read_piece(call, part, offset, limit)
@@ -179,13 +179,13 @@ async def piece_or_reason(call: Call, part: Part, offset: int, limit: int, *, al
         return LogPiece(lines=(line,), next=offset)
 
 
-def with_next(piece: PieceView) -> list[tuple[LineView, int]]:
+def with_next(piece: LogPiece) -> list[tuple[LogLine, int]]:
     """Each line with the offset behind it."""
     behind = [line.offset for line in piece.lines[1:]] + [piece.next]
     return list(zip(piece.lines, behind, strict=False))
 
 
-def line_json(part: Part, line: LineView, after: int) -> dict[str, Any]:
+def line_json(part: Part, line: LogLine, after: int) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "time": format_instant(line.at),
         "stage": part.stage,
@@ -199,7 +199,7 @@ def line_json(part: Part, line: LineView, after: int) -> dict[str, Any]:
     return {**shown, "partial": True} if line.partial else shown
 
 
-async def read_piece(call: Call, part: Part, offset: int, limit: int) -> PieceView:
+async def read_piece(call: Call, part: Part, offset: int, limit: int) -> LogPiece:
     """From this machine, or from the node that has it."""
     if part.node == call.services.me.id:
         return await local_piece(call, part.attempt_id, part.try_n, offset, limit)
@@ -284,7 +284,7 @@ class Held:
         self._offset = -1
         self._since = 0.0
 
-    def whole_lines(self, piece: PieceView, now: float) -> PieceView:
+    def whole_lines(self, piece: LogPiece, now: float) -> LogPiece:
         if not piece.lines or not piece.lines[-1].partial:
             return piece
         last = piece.lines[-1]
@@ -292,11 +292,10 @@ class Held:
             self._offset, self._since = last.offset, now
         elif now - self._since > HELD_S:
             return piece
-        lines = tuple(LogLine(offset=one.offset, at=one.at, stream=one.stream, text=one.text, partial=one.partial) for one in piece.lines[:-1])
-        return LogPiece(lines=lines, next=last.offset)
+        return LogPiece(lines=piece.lines[:-1], next=last.offset)
 
 
-async def next_piece(call: Call, part: Part | None, offset: int) -> tuple[PieceView, float]:
+async def next_piece(call: Call, part: Part | None, offset: int) -> tuple[LogPiece, float]:
     """What is there now, and how long to leave the node alone if it cannot be reached."""
     if part is None:
         return LogPiece(lines=(), next=0), 0.0
@@ -319,7 +318,7 @@ async def node_logs(call: Call) -> Any:
     return await local_piece(call, query.attempt, query.try_n, query.offset, query.limit)
 
 
-async def local_piece(call: Call, attempt: str, try_n: int, offset: int, limit: int) -> PieceView:
+async def local_piece(call: Call, attempt: str, try_n: int, offset: int, limit: int) -> LogPiece:
     """An attempt's folder moves once, when it has ended: a read that met that moment is repeated."""
     for _ in range(MOVED_READS):
         try:

@@ -20,8 +20,9 @@ from igor_node.edges import SystemClock
 from igor_node.http.app import make_app
 from igor_node.http.auth import compose_token, hash_secret
 from igor_node.http.listener import Listener, address_of, open_port
-from igor_node.http.services import LiveView, LogLine, LogPiece, Me, Services
+from igor_node.http.services import LiveView, Me, Services
 from igor_node.ledger import commands
+from igor_node.output import LogLine, LogPiece
 from igor_node.words import Instant, NotFound, Role
 from tests.harness.direct import DirectCluster, DirectReplica
 
