@@ -107,6 +107,7 @@ class Pump:
         self.calls: deque[Callable[[], None]] = deque()
         self.halted: str | None = None
         self.ended = False
+        self.epoch = own.epoch
         self.fsyncs_s: deque[float] = deque(maxlen=FSYNC_SAMPLES)
         self.engine = engine
         self._journal = journal

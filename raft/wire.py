@@ -7,16 +7,17 @@ answers the hello. It begins with the eight bytes of MAGIC, by which the accepto
 
 in both directions. The hello, before which nothing else is read and frames are at most 4 KiB:
 
-    dialler   Hello      cluster, its id and address, whom it wants, what for, a nonce
+    dialler   Hello      cluster and epoch, its id and address, whom it wants, what for, a nonce
     answerer  Challenge  a nonce of its own, and the proof that it holds the key; or Refused with the reason, and the end
     dialler   Proof      that it holds the key too; messages follow at once
 
 A proof is HMAC-SHA256 with the cluster's key over everything in the hello, both nonces and the side, so it can be neither replayed nor reflected.
 The address lets the answerer dial back: a joiner knows nobody, and a node that comes back on another port is found again.
- The link itself is neither secret nor sealed here: off loopback it runs inside TLS.
+Nodes of different epochs refuse each other: `recovery.py` tells why. The link itself is neither secret nor sealed here; off loopback it runs
+inside TLS.
 
     WireError        the other side does not speak as it should; the connection is closed
-    └── Refusal      the two do not belong together (cluster, id, key, version); the text is for the log
+    └── Refusal      the two do not belong together (cluster, epoch, id, key, version); the text is for the log
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     wanted: NodeId
     purpose: str
     nonce: bytes
+    epoch: int = 0
 
 
 class Challenge(msgspec.Struct, frozen=True, tag="challenge"):
@@ -149,6 +151,7 @@ class Credentials(msgspec.Struct, frozen=True):
     node: NodeId
     address: str
     key: bytes
+    epoch: int = 0
 
     def prove(self, side: str, hello: Hello, nonce: bytes) -> bytes:
         return hmac.digest(self.key, _ENCODER.encode([side, VERSION, hello, nonce]), "sha256")
@@ -159,7 +162,7 @@ class Dialling:
 
     def __init__(self, own: Credentials, wanted: NodeId, purpose: Purpose, chance: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._own = own
-        self._hello = Hello(own.cluster, own.node, own.address, wanted, purpose, chance(NONCE_BYTES))
+        self._hello = Hello(own.cluster, own.node, own.address, wanted, purpose, chance(NONCE_BYTES), own.epoch)
         self.opening = MAGIC + frame(self._hello)
         self.done = False
 
@@ -208,6 +211,14 @@ class Answering:
         own = self._own
         if hello.cluster != own.cluster:
             raise self._refuse(f"this node belongs to cluster {own.cluster}, not to {hello.cluster[:100]}")
+        if hello.epoch < own.epoch:
+            raise self._refuse(
+                f"this cluster was recovered: epoch {own.epoch}; {hello.sender[:100]} is of epoch {hello.epoch}; rejoin empty: igor-node join --reset"
+            )
+        if hello.epoch > own.epoch:
+            raise self._refuse(
+                f"this cluster was recovered: epoch {hello.epoch}; {own.node} is of epoch {own.epoch}; rejoin empty: igor-node join --reset"
+            )
         if hello.wanted != own.node:
             raise self._refuse(f"this is node {own.node}, not {hello.wanted[:100]}")
         if hello.sender == own.node:
