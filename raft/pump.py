@@ -64,6 +64,7 @@ class View(msgspec.Struct, frozen=True):
     leads: Term | None
     lease_until: float
     leader_heard_at: float
+    vote_at: float  # when the term, or the vote in it, changed last, or this process began
     peers: Mapping[NodeId, PeerView]
 
 
@@ -127,6 +128,8 @@ class Pump:
         self._look_after_at = 0.0
         self._peers_at = 0.0
         self._leader_heard_at = float("-inf")
+        self._vote = (engine.term, journal.vote)
+        self._vote_at = monotonic()
         self._members: Members | None = None
         self._peers: Mapping[NodeId, PeerView] = {}
         self._serving = 0
@@ -179,6 +182,7 @@ class Pump:
         self._take_calls()
         self._take_proposals()
         engine.tick()
+        self._note_vote()
         self._sync()
         self._send()
         self._apply()
@@ -317,6 +321,11 @@ class Pump:
         self._outcomes.extend((proposal.future, Unknown(reason)) for proposal in self._waiting.values())
         self._waiting.clear()
 
+    def _note_vote(self) -> None:
+        vote = (self.engine.term, self._journal.vote)
+        if vote != self._vote:
+            self._vote, self._vote_at = vote, self._monotonic()
+
     def _tell(self) -> None:
         before, self.view = self.view, self._see()
         if self._outcomes or self.view.applied_index != before.applied_index or self.view.leads != before.leads:
@@ -336,6 +345,7 @@ class Pump:
             engine.leads_since_applied,
             engine.lease_until(),
             self._leader_heard_at,
+            self._vote_at,
             self._peers,
         )
 

@@ -65,6 +65,8 @@ class Status(msgspec.Struct, frozen=True):
     peers: Mapping[NodeId, PeerStatus]
     quorum: bool
     """This node leads with a lease, or heard a leader within an election time-out."""
+    leaderless_s: float
+    """So long it has heard no leader, led nothing and helped nobody to lead, since it started."""
     fsync_p50_ms: float | None
     epoch: int = 0
 
@@ -285,6 +287,7 @@ class Replica:
             halted=self._pump.halted,
             peers={node: _peer_status(peer, now) for node, peer in view.peers.items()},
             quorum=not over and (heard or now < view.lease_until),
+            leaderless_s=0.0 if view.state == State.LEADER and not over else now - max(view.leader_heard_at, view.vote_at),
             fsync_p50_ms=self._fsync_p50_ms(now),
             epoch=self._pump.epoch,
         )

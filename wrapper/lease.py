@@ -152,12 +152,13 @@ def ask_voters(spec: dict[str, Any]) -> bool:
     addresses = list(spec["renew_addresses"])
     voters = len(addresses)
     answers: list[dict[str, Any]] = []
+    asked = protocol.boot_ns()
     for address in addresses:
         try:
             answer, leader = _ask_one(address, protocol.RENEW_PATH.format(attempt=spec["attempt"]), spec["renew_token"], b"{}")
         except (OSError, ValueError):
             continue  # dead, or not a node: the others decide
-        answers.append(answer)
+        answers.append({**answer, "after_s": (protocol.boot_ns() - asked) / 1e9})
         if protocol.renewed_by(answers, voters):
             return True
         if leader and leader not in addresses:

@@ -225,6 +225,7 @@ class EventFile:
 # --- lease: one file for all attempts of the node
 
 
+LEADERLESS_S = 2.0  # a leader that no majority answers has stepped down by then (raft.settings.fallback_s, twice)
 STEADY_GAP_NS = 5_000_000_000  # the longest time from the sending of one answered heartbeat to the answer of the next in a steady series
 
 
@@ -322,13 +323,19 @@ LEADER_HEADER = "Igor-Leader"  # of an answer that is not the leader's: where th
 
 
 def renewed_by(answers: list[dict[str, Any]], voters: int) -> bool:
-    """Whether these answers renew a lease: the leader's `{"renewed": true}`, or `{"no_leader": true, "node": ID}` of a majority of the voters.
+    """Whether these answers renew a lease, counted from when the asking began; `after_s` says how long after that each of them was here.
 
-    The second is safe because a new leader counts every lease from the start of its own term, which is later than these answers. How many
-    voters there are is what the answers say, where that is more: the spec may be older than the last change of the members.
+    The leader's `{"renewed": true}` does, and `{"no_leader": true, "for_s": S, "node": ID}` of a majority of the voters that have known none
+    *together* since `LEADERLESS_S` before the asking began. A leader of that time has stepped down, because no majority answered it, and a later
+    one counts every lease from the start of its own term. Voters that were cut off one after the other prove nothing: the
+    leader had a majority all the time. How many voters there are is what the answers say, where that is more: the spec may be older than the last change of the members.
     """
     if any(answer.get("renewed") is True for answer in answers):
         return True
     voters = max([voters, *(answer["voters"] for answer in answers if isinstance(answer.get("voters"), int))])
-    leaderless = {answer.get("node") for answer in answers if answer.get("no_leader") is True and answer.get("voter", True)}
+    leaderless = {answer.get("node") for answer in answers if answer.get("no_leader") is True and answer.get("voter", True) and _long_enough(answer)}
     return len(leaderless) > voters // 2
+
+
+def _long_enough(answer: dict[str, Any]) -> bool:
+    return float(answer.get("for_s", 0.0)) - float(answer.get("after_s", 0.0)) >= LEADERLESS_S

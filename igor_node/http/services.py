@@ -46,6 +46,10 @@ class Status(Protocol):
     @property
     def quorum(self) -> bool: ...
     @property
+    def leaderless_s(self) -> float:
+        """For how long no leader was heard or helped to lead."""
+
+    @property
     def peers(self) -> Mapping[NodeId, PeerStatus]: ...
 
 

@@ -110,6 +110,17 @@ def test_a_read_barrier_needs_a_majority(three):
     wait_for(lambda: not three.status("a")["quorum"] and three.status("a")["state"] != "leader", "a says that it has no quorum")
 
 
+def test_how_long_there_was_no_leader(three):
+    """Nothing while one is heard; alone the time grows; to hear a leader again, or to help one to lead, ends it."""
+    leader = three.wait_leader("abc")
+    follower, other = (node for node in "abc" if node != leader)
+    assert three.status(leader)["leaderless_s"] == 0 and three.status(follower)["leaderless_s"] < 1
+    three.kill(leader, other)
+    wait_for(lambda: three.status(follower)["leaderless_s"] > 2, "the survivor to have known no leader for long")
+    three.start(other)
+    wait_for(lambda: three.status(follower)["leaderless_s"] < 1, "the survivor to have helped a leader, or to lead")
+
+
 def test_all_killed_at_once_ten_times_and_nothing_acknowledged_is_lost(three):
     """Proposals are under way while SIGKILL comes; what was acknowledged is there on every node afterwards, in every round."""
     acknowledged: list[str] = []

@@ -40,6 +40,7 @@ class DirectStatus:
     applied_index: int
     halted: str | None
     quorum: bool
+    leaderless_s: float
     peers: Mapping[str, DirectPeer] = field(default_factory=dict)
 
 
@@ -93,6 +94,7 @@ class DirectReplica:
             applied_index=self.cluster.index,
             halted=self.halted,
             quorum=self.quorum and self.cluster.leader is not None,
+            leaderless_s=0.0 if self.quorum and self.cluster.leader is not None else 60.0,
             peers={node: DirectPeer(self.quorum) for node in others},
         )
 

@@ -291,7 +291,10 @@ async def renew(call: Call) -> Any:
     await check_renewal(call, attempt, token)
     if not me:
         raise Unavailable("this node is no voter and knows no leader", hint="ask a voter")
-    return {"no_leader": True, "voter": me, "voters": len(status.members.voters), "node": services.me.id, "term": status.term}
+    return {
+        "no_leader": True, "for_s": status.leaderless_s, "voter": me, "voters": len(status.members.voters), "node": services.me.id,
+        "term": status.term,
+    }  # fmt: skip
 
 
 async def report(call: Call) -> Any:

@@ -169,6 +169,7 @@ async def test_voters_that_know_no_leader_say_so(three: World) -> None:
     for name in three.nodes:
         answer = await renew(three, attempt, name)
         assert (answer.status, answer.value["no_leader"], answer.value["voter"], answer.value["node"]) == (200, True, True, name)
+        assert answer.value["for_s"] > 0
 
 
 async def test_a_leader_without_its_majority_is_none(three: World) -> None:

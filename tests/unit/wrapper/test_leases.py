@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,13 @@ def kinds(events):
 def write_lease(room: Room, renewed: int, steady: int, boot_id: str | None = None) -> None:
     line = protocol.Lease(boot_id or room.boot_id, renewed, steady, room.clock_ns).line()
     (room.root / protocol.LEASE).write_bytes(line)
+
+
+def wait_lease_over(room: Room, attempt: str) -> None:
+    """Until the lease that its spec gave it has run out by the clock, whether or not anybody looks."""
+    spec = protocol.load_json(str(room.folder(attempt) / protocol.SPEC))
+    assert spec is not None
+    wait_for(lambda: protocol.boot_ns() > spec["lease_from_boot_ns"] + spec["lease_ns"], "the end of the lease")
 
 
 # --- which renewals count: arithmetic
@@ -43,14 +51,21 @@ def test_which_renewals_count(lease: int, counted_from: int, now: int, renewed: 
     assert found.renews(lease * SECOND, counted_from * SECOND, now * SECOND) is good
 
 
+def leaderless(node: str, *, for_s: float = 3.0, after_s: float = 0.1, **more: Any) -> dict[str, Any]:
+    return {"no_leader": True, "node": node, "for_s": for_s, "after_s": after_s, **more}
+
+
 @pytest.mark.parametrize(
     "answers, voters, good",
     [
         pytest.param([{"renewed": True}], 3, True, id="the leader"),
-        pytest.param([{"no_leader": True, "node": "a"}], 3, False, id="one of three knows none"),
-        pytest.param([{"no_leader": True, "node": "a"}, {"no_leader": True, "node": "b"}], 3, True, id="two of three know none"),
-        pytest.param([{"no_leader": True, "node": "a"}, {"no_leader": True, "node": "a"}], 3, False, id="one of three, asked twice"),
-        pytest.param([{"no_leader": True, "node": "a", "voter": False}], 1, False, id="no voter"),
+        pytest.param([leaderless("a")], 3, False, id="one of three knows none"),
+        pytest.param([leaderless("a"), leaderless("b")], 3, True, id="two of three know none"),
+        pytest.param([leaderless("a"), leaderless("a")], 3, False, id="one of three, asked twice"),
+        pytest.param([leaderless("a", voter=False)], 1, False, id="no voter"),
+        pytest.param([leaderless("a"), leaderless("b", for_s=1.5)], 3, False, id="one of two not long enough: a leader may go on"),
+        pytest.param([leaderless("a"), leaderless("b", for_s=8, after_s=7)], 3, False, id="one after the other, never together"),
+        pytest.param([leaderless("a"), leaderless("b", for_s=9.5, after_s=7)], 3, True, id="the second was slow to answer"),
         pytest.param([{"renewed": False}, {"title": "Denied"}], 1, False, id="refused"),
     ],
 )
@@ -122,7 +137,7 @@ def test_a_stopped_wrapper_wakes_after_its_lease(room: Room) -> None:
     room.wait_kind(attempt, "try_started")
     pid = room.wrapper_pid(attempt)
     os.kill(pid, 19)
-    time.sleep(0.8)
+    wait_lease_over(room, attempt)
     write_lease(room, protocol.boot_ns(), protocol.boot_ns())
     os.kill(pid, 18)
     assert room.finish(attempt)[-1]["state"] == "lost"
@@ -134,7 +149,7 @@ def test_a_killed_wrapper_and_a_lease_that_is_over(room: Room) -> None:
     room.wait_file(attempt, "on")
     os.kill(room.wrapper_pid(attempt), 9)
     room.wait_free(attempt)
-    time.sleep(0.7)
+    wait_lease_over(room, attempt)
     write_lease(room, protocol.boot_ns(), protocol.boot_ns())
     room.launch(attempt)
     events = room.finish(attempt)
@@ -203,7 +218,7 @@ def refuses() -> tuple[int, dict, dict]:
 
 
 def leaderless(node: str) -> Callable[[], tuple[int, dict, dict]]:
-    return lambda: (200, {}, {"no_leader": True, "voter": True, "node": node})
+    return lambda: (200, {}, {"no_leader": True, "for_s": 60.0, "voter": True, "node": node})
 
 
 def test_the_wrapper_renews_itself(room: Room, voters: Callable[..., Voters]) -> None:
@@ -226,7 +241,7 @@ def test_a_majority_without_a_leader_renews(room: Room, voters: Callable[..., Vo
 
 def test_one_voter_of_a_spec_that_is_older_than_the_others_is_no_majority(room: Room, voters: Callable[..., Voters]) -> None:
     """The spec was written when there was one voter; now there are three, and the one that is left says so."""
-    left = voters(lambda: (200, {}, {"no_leader": True, "voter": True, "voters": 3, "node": "a"}))
+    left = voters(lambda: (200, {}, {"no_leader": True, "for_s": 60.0, "voter": True, "voters": 3, "node": "a"}))
     assert room.run("sleep 60", lease_ns=SECOND, renew_addresses=left.addresses)[-1]["state"] == "lost"
 
 
@@ -246,12 +261,17 @@ def test_it_goes_to_the_leader_it_is_told_of(room: Room, voters: Callable[..., V
 def test_a_voter_that_hangs_holds_up_nothing(room: Room, voters: Callable[..., Voters]) -> None:
     """Output is read and the lease ends in time while a connection waits."""
 
+    over = threading.Event()
+
     def hang() -> tuple[int, dict, dict]:
-        time.sleep(3)
+        over.wait(20)
         return yes()
 
     attempt = room.start("while :; do echo x; sleep 0.01; done", lease_ns=SECOND, renew_addresses=voters(hang).addresses)
-    events = room.finish(attempt)
+    try:
+        events = room.finish(attempt)
+    finally:
+        over.set()
     assert events[-1]["state"] == "lost"
     assert events[-1]["at"] - events[1]["at"] < 2500 * MILLISECOND
     assert len(room.output(attempt).split()) > 40
