@@ -274,9 +274,8 @@ def battery(cluster: Cluster, folder: Path, *, seed: int, seconds: float, logs: 
     assert not wrong, f"seed {seed}:\n" + "\n".join(wrong[:30])
 
 
-@pytest.mark.soak
 def test_nothing_is_lost_doubled_or_unsaid_in_chaos(fresh_three: Cluster, tmp_path: Path) -> None:
-    """A short battery, always with the same seed: the seed is the same, what the machine makes of it is not, so it belongs to `make soak`."""
+    """A short battery, always with the same seed."""
     battery(fresh_three, tmp_path, seed=4, seconds=45, logs=False)
 
 
