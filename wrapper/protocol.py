@@ -327,8 +327,8 @@ def renewed_by(answers: list[dict[str, Any]], voters: int) -> bool:
 
     The leader's `{"renewed": true}` does, and `{"no_leader": true, "for_s": S, "node": ID}` of a majority of the voters that have known none
     *together* since `LEADERLESS_S` before the asking began. A leader of that time has stepped down, because no majority answered it, and a later
-    one counts every lease from the start of its own term. Voters that were cut off one after the other prove nothing: the
-    leader had a majority all the time. How many voters there are is what the answers say, where that is more: the spec may be older than the last change of the members.
+    one counts every lease from the start of its own term. Voters that were cut off one after the other prove nothing: the leader had a majority
+    all the time. How many voters there are is what the answers say, where that is more: the spec may be older than the last change of the members.
     """
     if any(answer.get("renewed") is True for answer in answers):
         return True
