@@ -12,6 +12,7 @@ import pytest
 from igor_node.http import limits
 from igor_node.words import SECOND, Role, new_id, wall_now
 from raft.interface import NotLeader
+from tests.harness.direct import DirectReplica
 from tests.unit.http.world import Answer, World
 
 BODY = {"role": "viewer", "name": "made"}
@@ -24,6 +25,20 @@ async def make(world: World, **options: Any) -> Answer:
 async def made(world: World) -> int:
     tokens = (await world.ask("GET", "/v1/tokens")).value["items"]
     return sum(token["name"] == "made" for token in tokens)
+
+
+def heard_of_no_leader(replica: DirectReplica) -> asyncio.Event:
+    """Set when somebody on this node has asked for the leader in vain."""
+    heard, ask = asyncio.Event(), replica.leader
+
+    def leader() -> str | None:
+        found = ask()
+        if found is None:
+            heard.set()
+        return found
+
+    replica.leader = leader  # type: ignore[method-assign]
+    return heard
 
 
 async def test_a_write_to_a_follower_is_done_by_the_leader(three: World) -> None:
@@ -70,8 +85,9 @@ async def test_without_a_quorum_the_reason_counts_the_voters(three: World, monke
 async def test_a_write_waits_for_the_next_leader(three: World) -> None:
     """A failover takes two seconds: the client need not know."""
     three.cluster.lead(None)
+    waits = heard_of_no_leader(three.nodes["n2"].replica)
     asking = asyncio.ensure_future(make(three, node=three.nodes["n2"]))
-    await asyncio.sleep(0.3)
+    await asyncio.wait_for(waits.wait(), 5)
     three.cluster.lead("n3")
     assert (await asking).status == 201 and three.nodes["n3"].replica.proposals == 1
 
@@ -137,14 +153,15 @@ async def test_forwarding_never_goes_in_circles(three: World) -> None:
 
 async def test_a_leader_that_hangs_is_given_up_when_another_leads(three: World) -> None:
     """The old leader's process is stopped: it never answers, the next one does."""
-    release = asyncio.Event()
+    asked, release = asyncio.Event(), asyncio.Event()
 
     async def hang(command: bytes, timeout: float) -> Any:
+        asked.set()
         await release.wait()
 
     three.leader.replica.propose = hang  # type: ignore[method-assign]
     asking = asyncio.ensure_future(make(three, node=three.nodes["n2"]))
-    await asyncio.sleep(0.3)
+    await asyncio.wait_for(asked.wait(), 5)
     three.cluster.lead("n3")
     answer = await asyncio.wait_for(asking, 5)
     release.set()

@@ -260,7 +260,6 @@ def test_it_goes_to_the_leader_it_is_told_of(room: Room, voters: Callable[..., V
 
 def test_a_voter_that_hangs_holds_up_nothing(room: Room, voters: Callable[..., Voters]) -> None:
     """Output is read and the lease ends in time while a connection waits."""
-
     over = threading.Event()
 
     def hang() -> tuple[int, dict, dict]:
