@@ -134,39 +134,10 @@ class Role(StrEnum):
     NODE = "node"
 
 
-RUN_ENDS = frozenset(
-    {
-        RunState.SUCCEEDED,
-        RunState.FAILED,
-        RunState.TIMED_OUT,
-        RunState.CANCELLED,
-        RunState.LOST,
-        RunState.SKIPPED,
-        RunState.MISSED,
-    }
-)
-STAGE_ENDS = frozenset(
-    {
-        StageState.SUCCEEDED,
-        StageState.FAILED,
-        StageState.TIMED_OUT,
-        StageState.CANCELLED,
-        StageState.LOST,
-        StageState.SKIPPED,
-        StageState.NOT_RUN,
-    }
-)
-ATTEMPT_ENDS = frozenset(
-    {
-        AttemptState.SUCCEEDED,
-        AttemptState.FAILED,
-        AttemptState.TIMED_OUT,
-        AttemptState.CANCELLED,
-        AttemptState.SKIPPED,
-        AttemptState.LOST,
-        AttemptState.REVOKED,
-    }
-)
+RUN_LIVE = (RunState.SCHEDULED, RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
+RUN_ENDS = frozenset(RunState) - set(RUN_LIVE)
+STAGE_ENDS = frozenset(StageState) - {StageState.WAITING, StageState.QUEUED, StageState.ASSIGNED, StageState.RUNNING}
+ATTEMPT_ENDS = frozenset(AttemptState) - {AttemptState.ASSIGNED, AttemptState.HELD, AttemptState.RUNNING}
 
 
 class IgorError(Exception):

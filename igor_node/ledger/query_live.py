@@ -13,9 +13,7 @@ import msgspec
 from igor_node.definitions.jobs import Job
 from igor_node.ledger.query_jobs import spec_at
 from igor_node.rules.overlap import Earlier, start_blocked
-from igor_node.words import NotFound
-
-LIVE = ("scheduled", "queued", "running", "waiting")
+from igor_node.words import RUN_LIVE, NotFound
 
 
 class LiveRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +50,7 @@ def live_runs_by_job(connection: sqlite3.Connection, job_ids: Sequence[str] | No
 def run_counts(connection: sqlite3.Connection) -> dict[str, int]:
     """How many live runs are in each state, and how many stages wait: the gauges of /metrics and of the home page."""
     rows = connection.execute("SELECT state, count(*) FROM runs WHERE ended_at IS NULL GROUP BY state ORDER BY state")
-    found = dict.fromkeys(LIVE, 0) | dict(rows.fetchall())
+    found = dict.fromkeys(map(str, RUN_LIVE), 0) | dict(rows.fetchall())
     found["stages_queued"] = connection.execute("SELECT count(*) FROM stages WHERE state = 'queued'").fetchone()[0]
     return found
 

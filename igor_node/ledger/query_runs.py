@@ -13,9 +13,8 @@ from typing import Any
 import msgspec
 
 from igor_node.ledger.query_jobs import resolve_job
-from igor_node.ledger.query_live import LIVE
 from igor_node.ledger.schema import attempt_id
-from igor_node.words import SECOND, Conflict, Malformed, NotFound, RunState, format_instant, id_floor, parse_instant
+from igor_node.words import RUN_ENDS, RUN_LIVE, SECOND, Conflict, Malformed, NotFound, RunState, format_instant, id_floor, parse_instant
 
 RUNS_PER_PAGE = 1_000  # CONTRACT: `limit` is at most this
 ID_SLACK = 60 * SECOND  # a run's id carries its proposer's clock, `created_at` the ledger's: they differ by less
@@ -29,7 +28,7 @@ class RunPage(msgspec.Struct, frozen=True, kw_only=True):
 _RUNS = """
 SELECT id, job, project, version, scheduled_at, state, reason, created_at, started_at, ended_at, lateness_ns, trigger, params, due_at, spec_version,
   cancel, begun, beside FROM runs"""
-_TROUBLES = frozenset({"failed", "timed_out", "cancelled", "lost", "skipped", "missed"})
+_TROUBLES = RUN_ENDS - {RunState.SUCCEEDED}
 
 
 def runs(
@@ -47,7 +46,7 @@ def runs(
     wanted = _states(states)
     if wanted and not wanted - _TROUBLES:
         ids = _trouble_ids(connection, job, sorted(wanted), since, limit + 1, cursor)
-    elif wanted and wanted <= set(LIVE):
+    elif wanted and wanted <= set(RUN_LIVE):
         ids = _live_ids(connection, job, wanted, since, limit + 1, cursor)
     else:
         ids = _ids(connection, job, wanted, since, limit + 1, cursor)
@@ -60,7 +59,7 @@ def _states(states: Sequence[str]) -> frozenset[str]:
     for state in states:
         if state not in known:
             raise Malformed(f'"{state}" is not a state of a run', hint=f"expected one of {', '.join(sorted(known))}")
-    return frozenset(one for state in states for one in (LIVE if state == "live" else (state,)))
+    return frozenset(one for state in states for one in (RUN_LIVE if state == "live" else (state,)))
 
 
 def _bounds(since: int | None, cursor: str | None) -> tuple[str, int, str]:

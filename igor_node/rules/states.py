@@ -76,13 +76,11 @@ STAGE_BEGINS = (StageState.WAITING, StageState.QUEUED)
 ATTEMPT_BEGINS = (AttemptState.ASSIGNED,)
 TRY_BEGINS = (TryState.RUNNING,)
 
-_RUN_RESULTS = {
-    RunEvent.SUCCEEDED: RunState.SUCCEEDED,
-    RunEvent.FAILED: RunState.FAILED,
-    RunEvent.TIMED_OUT: RunState.TIMED_OUT,
-    RunEvent.CANCELLED: RunState.CANCELLED,
-    RunEvent.LOST: RunState.LOST,
-}
+_RESULTS = ("succeeded", "failed", "timed_out", "cancelled", "lost")
+"""The event of a result is named as the state that it leads to."""
+_RUN_RESULTS = {RunEvent(result): RunState(result) for result in _RESULTS}
+_STAGE_RESULTS = {StageEvent(result): StageState(result) for result in (*_RESULTS, "skipped")}
+_ATTEMPT_RESULTS = {AttemptEvent(result): AttemptState(result) for result in (*_RESULTS, "skipped")}
 
 RUN: Mapping[tuple[RunState, RunEvent], RunState] = {
     (RunState.SCHEDULED, RunEvent.DUE): RunState.QUEUED,
@@ -94,15 +92,6 @@ RUN: Mapping[tuple[RunState, RunEvent], RunState] = {
     (RunState.QUEUED, RunEvent.SKIPPED): RunState.SKIPPED,
     **{(RunState.QUEUED, event): state for event, state in _RUN_RESULTS.items()},
     **{(RunState.RUNNING, event): state for event, state in _RUN_RESULTS.items()},
-}
-
-_STAGE_RESULTS = {
-    StageEvent.SUCCEEDED: StageState.SUCCEEDED,
-    StageEvent.FAILED: StageState.FAILED,
-    StageEvent.TIMED_OUT: StageState.TIMED_OUT,
-    StageEvent.CANCELLED: StageState.CANCELLED,
-    StageEvent.LOST: StageState.LOST,
-    StageEvent.SKIPPED: StageState.SKIPPED,
 }
 
 STAGE: Mapping[tuple[StageState, StageEvent], StageState] = {
@@ -119,15 +108,6 @@ STAGE: Mapping[tuple[StageState, StageEvent], StageState] = {
     **{(StageState.ASSIGNED, event): state for event, state in _STAGE_RESULTS.items() if event is not StageEvent.SUCCEEDED},
     (StageState.RUNNING, StageEvent.GIVEN_BACK): StageState.QUEUED,
     **{(StageState.RUNNING, event): state for event, state in _STAGE_RESULTS.items()},
-}
-
-_ATTEMPT_RESULTS = {
-    AttemptEvent.SUCCEEDED: AttemptState.SUCCEEDED,
-    AttemptEvent.FAILED: AttemptState.FAILED,
-    AttemptEvent.TIMED_OUT: AttemptState.TIMED_OUT,
-    AttemptEvent.CANCELLED: AttemptState.CANCELLED,
-    AttemptEvent.SKIPPED: AttemptState.SKIPPED,
-    AttemptEvent.LOST: AttemptState.LOST,
 }
 
 _FROM_THE_BEGIN = {
