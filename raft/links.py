@@ -4,7 +4,8 @@ The tick thread alone calls it. `send` queues, `flush` writes what the sockets t
 and gives back the messages that came. Outgoing connections are opened again by themselves, with growing pauses and jitter; one whose peer is
 QUEUE_LIMIT_BYTES behind is closed. Incoming ones are only read, and only after the hello of `wire.py`; of one sender the newest counts.
 
-Nothing here blocks: names are resolved in a thread of their own. An address that a peer gave in its hello goes before the one in the list of members.
+Nothing here blocks: names are resolved in a thread of their own. A peer is dialled where its last hello said it listens, where the list of members
+says, and where somebody told this node (`hint`), in turn until one answers: the hello proves who is there, so a wrong address costs only a try.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ READ_BYTES = 256 * 1024  # from one socket in one turn, so that one peer cannot 
 STRANGERS_LIMIT = 64  # connections that have not proved anything yet; more are closed at once
 INCOMING_LIMIT = 256
 
+COMPLAINTS_KEPT = 16  # reasons of one peer that are not said again
+
+ALIVE_S = 2.0  # a sender that said something so lately is alive: a leader hears ten answers a second
+FINAL_AFTER_S = 1.0  # a refusal that is final counts when it is given for so long: a connection that just died may still look alive
+
 LOOK_AGAIN_S = 0.05  # while a name is resolved
 ANSWER_AGE_S = 5.0  # after which a name is resolved anew
 
@@ -50,6 +56,9 @@ class Observer(Protocol):
 
     def snapshot_asked(self, peer: NodeId, sock: socket.socket) -> None:
         """A peer proved itself and waits for a snapshot on this socket, which is no longer ours."""
+
+    def refused(self, reason: str) -> None:
+        """A peer says that this node must not take part, now or later."""
 
 
 class _Connection(Protocol):
@@ -76,8 +85,9 @@ class Links:
         self._incoming: set[_Incoming] = set()
         self._members: dict[NodeId, str] = {}
         self._learned: dict[NodeId, str] = {}  # addresses from hellos
+        self._hints: dict[NodeId, str] = {}  # and what somebody said
         self._unflushed: set[_Outgoing] = set()
-        self._complaints: dict[NodeId, str] = {}
+        self._complaints: dict[NodeId, set[str]] = {}
         self._closed = False
 
     # --- any thread
@@ -98,6 +108,14 @@ class Links:
         for connection in [one for one in self._incoming if one.peer in gone]:
             connection.close()
         self._match_outgoing()
+
+    def hint(self, addresses: Mapping[NodeId, str]) -> None:
+        """Where peers may be found, if they are not where they were."""
+        self._hints.update(addresses)
+
+    def addresses(self) -> dict[NodeId, str]:
+        """Where each member was reached last, or is said to be."""
+        return {**{peer: self.address_of(peer) for peer in self._members}, **{peer: link.address for peer, link in self._outgoing.items() if link.up}}
 
     def send(self, peer: NodeId, data: bytes) -> None:
         """Dropped where there is no connection: consensus lives with loss."""
@@ -188,8 +206,11 @@ class Links:
 
     def complain(self, peer: NodeId, reason: str) -> None:
         """Once a reason, not once a try."""
-        if self._complaints.get(peer) != reason:
-            self._complaints[peer] = reason
+        said = self._complaints.setdefault(peer, set())
+        if reason not in said:
+            if len(said) >= COMPLAINTS_KEPT:
+                said.clear()
+            said.add(reason)
             log.warning("raft link with %s: %s", peer, reason)
 
     def content(self, peer: NodeId) -> None:
@@ -198,8 +219,15 @@ class Links:
     def is_known(self, peer: NodeId) -> bool:
         return peer in self._learned or peer in self._members
 
-    def address_of(self, peer: NodeId) -> str:
-        return self._learned.get(peer) or self._members[peer]
+    def address_of(self, peer: NodeId, after: int = 0) -> str:
+        """The likeliest, or after so many failures the next one."""
+        known = dict.fromkeys(book[peer] for book in (self._learned, self._members, self._hints) if peer in book)
+        return list(known)[after % len(known)]
+
+    def is_taken(self, hello: wire.Hello) -> bool:
+        """Whether another process with the sender's id is alive, as far as this node hears."""
+        now = self.monotonic()
+        return any(one.peer == hello.sender and one.instance != hello.instance and one.is_alive(now) for one in self._incoming)
 
     # --- its own
 
@@ -240,12 +268,13 @@ class _Outgoing:
     def __init__(self, links: Links, peer: NodeId) -> None:
         self._links = links
         self.peer = peer
-        self.address = links.address_of(peer)
+        self._likeliest = self.address = links.address_of(peer)
         self.up = False
         self.deadline: float | None = links.monotonic()  # idle: dial then; dialling: give up then; up: none
         self._sock: socket.socket | None = None
         self._connecting = False
         self._failures = 0
+        self._refused_at: float | None = None  # since when the peer says that this node must not go on
         self._start_clean()
 
     def _start_clean(self) -> None:
@@ -261,8 +290,8 @@ class _Outgoing:
 
     def moved(self, address: str) -> None:
         """The peer listens elsewhere now: a connection that is not up yet is tried anew at once."""
-        if address != self.address:
-            self.address = address
+        if address != self._likeliest:
+            self._likeliest = self.address = address
             if not self.up:
                 self._drop_socket()
                 self._failures = 0
@@ -306,6 +335,7 @@ class _Outgoing:
 
     def _dial(self) -> None:
         now = self._links.monotonic()
+        self.address = self._links.address_of(self.peer, self._failures)
         try:
             addresses = self._links.names.find(self.address, now)
             if addresses is None:
@@ -359,12 +389,22 @@ class _Outgoing:
             self._fail(str(problem.strerror))
         except wire.WireError as problem:
             self._fail(str(problem))
+            if isinstance(problem, wire.Refusal) and problem.final is not None:
+                self._refused_for_good(str(problem))
+
+    def _refused_for_good(self, reason: str) -> None:
+        """Not at the first time: the process before this one may have died a moment ago."""
+        now = self._links.monotonic()
+        self._refused_at = now if self._refused_at is None else self._refused_at
+        if now - self._refused_at >= FINAL_AFTER_S:
+            self._links.observer.refused(reason)
 
     def _come_up(self) -> None:
         self.up = True
         self.deadline = None
         self._failures = 0
         self._links.content(self.peer)
+        self._refused_at = None
         self._links.note_unflushed(self)
         self._links.observer.connected(self.peer)
 
@@ -395,10 +435,12 @@ class _Incoming:
         self._links = links
         self.sock = sock
         self.peer: NodeId | None = None
+        self.instance = ""
         self.has_spoken = False  # a message came, not only the hello
+        self._heard_at = float("-inf")
         self.deadline: float | None = links.monotonic() + HELLO_TIMEOUT_S
         self._frames = wire.Frames()
-        self._answering = wire.Answering(links.own)
+        self._answering = wire.Answering(links.own, is_taken=links.is_taken)
         self._magic_left = len(wire.MAGIC)
         self._open = True
 
@@ -413,10 +455,22 @@ class _Incoming:
         if not data:
             self.close()
             return
+        self._heard_at = self._links.monotonic()
         try:
             self._take(data)
         except (wire.WireError, msgspec.DecodeError) as problem:
             self._refuse(str(problem))
+
+    def is_alive(self, now: float) -> bool:
+        """It spoke a moment ago, and its end is not waiting to be read."""
+        if now - self._heard_at > ALIVE_S:
+            return False
+        try:
+            return self.sock.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def _take(self, data: bytes) -> None:
         if self._magic_left:
@@ -452,7 +506,7 @@ class _Incoming:
             self._release()
             self._links.observer.snapshot_asked(hello.sender, self.sock)
             return
-        self.peer, self.deadline = hello.sender, None
+        self.peer, self.instance, self.deadline = hello.sender, hello.instance, None
         self._frames.limit = wire.FRAME_LIMIT_BYTES
         self._links.welcome(self, hello)
 

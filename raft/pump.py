@@ -109,6 +109,8 @@ class Pump:
         self.halted: str | None = None
         self.ended = False
         self.epoch = own.epoch
+        self.was_refused = False
+        self.addresses: Mapping[NodeId, str] = {}  # replaced, never changed
         self.fsyncs_s: deque[float] = deque(maxlen=FSYNC_SAMPLES)
         self.engine = engine
         self._journal = journal
@@ -374,6 +376,7 @@ class Pump:
         if now >= self._peers_at:
             self._peers_at = now + PEERS_VIEW_S
             self._peers = engine.peers()
+            self.addresses = self._links.addresses()
         if now >= self._look_after_at:
             self._look_after_at = now + LOOK_AFTER_S
             self._cut()
@@ -404,6 +407,13 @@ class Pump:
 
     def accept(self, sock: socket.socket) -> None:
         self._links.accept(sock)
+
+    def hint(self, addresses: Mapping[NodeId, str]) -> None:
+        self._links.hint(addresses)
+
+    def refused(self, reason: str) -> None:
+        self.was_refused = True
+        raise Halted(reason)
 
     # --- snapshots: copying in threads, installing here
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import socket
 import statistics
 import sys
@@ -114,7 +115,7 @@ class Replica:
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         replica = cls(node, settings, on_applied, on_halt)
-        own = wire.Credentials(cluster, node, address, key, epoch)
+        own = wire.Credentials(cluster, node, address, key, epoch, secrets.token_hex(8))
         pump = await asyncio.to_thread(_build, own, folder, machine, found, settings, disk or RealDisk(), replica._post)
         replica._pump = pump
         replica._applied = pump.view.applied_index
@@ -298,6 +299,19 @@ class Replica:
             fsyncs = list(self._pump.fsyncs_s)
             self._fsync_at, self._fsync_ms = now, statistics.median(fsyncs) * 1000 if fsyncs else None
         return self._fsync_ms
+
+    def addresses(self) -> Mapping[NodeId, str]:
+        """Where each member was reached last, or is said to be."""
+        return self._pump.addresses
+
+    def hint(self, addresses: Mapping[NodeId, str]) -> None:
+        """Where members may be found if they moved while this node could not hear of it. Whoever is there must prove who it is."""
+        self._pump.call(lambda: self._pump.hint(addresses))
+
+    @property
+    def was_refused(self) -> bool:
+        """Halted because the cluster will have no more of it: an older epoch, or a copied data directory."""
+        return self._pump.was_refused
 
     def adopt(self, sock: socket.socket) -> None:
         """An accepted socket whose first bytes, still unread, are `wire.MAGIC`. It belongs to consensus from now on."""

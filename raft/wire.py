@@ -8,16 +8,18 @@ answers the hello. It begins with the eight bytes of MAGIC, by which the accepto
 in both directions. The hello, before which nothing else is read and frames are at most 4 KiB:
 
     dialler   Hello      cluster and epoch, its id and address, whom it wants, what for, a nonce
-    answerer  Challenge  a nonce of its own, and the proof that it holds the key; or Refused with the reason, and the end
+    answerer  Challenge  a nonce of its own, and the proof that it holds the key; or Refused with the reason and what for, and the end
     dialler   Proof      that it holds the key too; messages follow at once
 
 A proof is HMAC-SHA256 with the cluster's key over everything in the hello, both nonces and the side, so it can be neither replayed nor reflected.
 The address lets the answerer dial back: a joiner knows nobody, and a node that comes back on another port is found again.
-Nodes of different epochs refuse each other: `recovery.py` tells why. The link itself is neither secret nor sealed here; off loopback it runs
+Nodes of different epochs refuse each other: `recovery.py` tells why. `instance` is drawn anew at each start: two of one id that both live are a
+copied data directory, and whoever hears the first of them refuses the second. The link itself is neither secret nor sealed here; off loopback it runs
 inside TLS.
 
     WireError        the other side does not speak as it should; the connection is closed
-    └── Refusal      the two do not belong together (cluster, epoch, id, key, version); the text is for the log
+    └── Refusal      the two do not belong together (cluster, epoch, id, key, version); the text is for the log, `final` for those that
+                     must not go on: nothing that they can wait for will change it
 """
 
 from __future__ import annotations
@@ -52,7 +54,14 @@ class WireError(Exception):
 
 
 class Refusal(WireError):
-    pass
+    def __init__(self, reason: str, *, final: Final | None = None) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+class Final(StrEnum):
+    OLD_EPOCH = "old epoch"  # the cluster was recovered without the dialler
+    COPIED = "copied"  # another process with the dialler's id is in service
 
 
 class Purpose(StrEnum):
@@ -68,6 +77,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     purpose: str
     nonce: bytes
     epoch: int = 0
+    instance: str = ""
 
 
 class Challenge(msgspec.Struct, frozen=True, tag="challenge"):
@@ -81,6 +91,7 @@ class Proof(msgspec.Struct, frozen=True, tag="proof"):
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
+    final: str = ""
 
 
 _HELLO = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Refused)
@@ -152,6 +163,7 @@ class Credentials(msgspec.Struct, frozen=True):
     address: str
     key: bytes
     epoch: int = 0
+    instance: str = ""
 
     def prove(self, side: str, hello: Hello, nonce: bytes) -> bytes:
         return hmac.digest(self.key, _ENCODER.encode([side, VERSION, hello, nonce]), "sha256")
@@ -162,14 +174,14 @@ class Dialling:
 
     def __init__(self, own: Credentials, wanted: NodeId, purpose: Purpose, chance: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._own = own
-        self._hello = Hello(own.cluster, own.node, own.address, wanted, purpose, chance(NONCE_BYTES), own.epoch)
+        self._hello = Hello(own.cluster, own.node, own.address, wanted, purpose, chance(NONCE_BYTES), own.epoch, own.instance)
         self.opening = MAGIC + frame(self._hello)
         self.done = False
 
     def receive(self, body: bytes) -> bytes:
         said = _decode_hello(body)
         if isinstance(said, Refused):
-            raise Refusal(f"{self._hello.wanted} refuses: {said.reason[:200]}")
+            raise Refusal(f"{self._hello.wanted} refuses: {said.reason[:200]}", final=Final(said.final) if said.final in list(Final) else None)
         if not isinstance(said, Challenge):
             raise WireError(f"a {type(said).__name__} where a Challenge was due")
         if not hmac.compare_digest(said.proof, self._own.prove("answerer", self._hello, said.nonce)):
@@ -181,11 +193,14 @@ class Dialling:
 class Answering:
     """The side that accepted: MAGIC is already read. After `done` the other side's `hello` can be believed.
 
-    A Refusal carries in `answer` the frame to send before closing.
+    A Refusal carries in `answer` the frame to send before closing. `is_taken` says whether another instance of the hello's sender is alive.
     """
 
-    def __init__(self, own: Credentials, chance: Callable[[int], bytes] = secrets.token_bytes) -> None:
+    def __init__(
+        self, own: Credentials, chance: Callable[[int], bytes] = secrets.token_bytes, is_taken: Callable[[Hello], bool] = lambda hello: False
+    ) -> None:
         self._own = own
+        self._is_taken = is_taken
         self._nonce = chance(NONCE_BYTES)
         self._hello: Hello | None = None
         self.answer = b""
@@ -212,27 +227,29 @@ class Answering:
         if hello.cluster != own.cluster:
             raise self._refuse(f"this node belongs to cluster {own.cluster}, not to {hello.cluster[:100]}")
         if hello.epoch < own.epoch:
-            raise self._refuse(
-                f"this cluster was recovered: epoch {own.epoch}; {hello.sender[:100]} is of epoch {hello.epoch}; rejoin empty: igor-node join --reset"
-            )
+            raise self._refuse(_other_epoch(own.epoch, hello.sender[:100], hello.epoch), Final.OLD_EPOCH)
         if hello.epoch > own.epoch:
-            raise self._refuse(
-                f"this cluster was recovered: epoch {hello.epoch}; {own.node} is of epoch {own.epoch}; rejoin empty: igor-node join --reset"
-            )
+            raise self._refuse(_other_epoch(hello.epoch, own.node, own.epoch))
         if hello.wanted != own.node:
             raise self._refuse(f"this is node {own.node}, not {hello.wanted[:100]}")
         if hello.sender == own.node:
-            raise self._refuse(f"both sides call themselves {own.node}: a data directory was copied")
+            raise self._refuse(f"both sides call themselves {own.node}: a data directory was copied", Final.COPIED)
         if hello.purpose not in list(Purpose):
             raise self._refuse(f"a connection for {hello.purpose[:100]!r} is not known here")
         if len(hello.nonce) != NONCE_BYTES:
             raise self._refuse("a nonce of the wrong length")
+        if self._is_taken(hello):
+            raise self._refuse(f"another process is in service as {hello.sender[:100]}: a data directory was copied", Final.COPIED)
         self._hello = hello
         return frame(Challenge(self._nonce, own.prove("answerer", hello, self._nonce)))
 
-    def _refuse(self, reason: str) -> Refusal:
-        self.answer = frame(Refused(reason))
+    def _refuse(self, reason: str, final: Final | None = None) -> Refusal:
+        self.answer = frame(Refused(reason, final or ""))
         return Refusal(reason)
+
+
+def _other_epoch(higher: int, node: NodeId, lower: int) -> str:
+    return f"this cluster was recovered: epoch {higher}; {node} is of epoch {lower}; rejoin empty: igor-node join --reset"
 
 
 def _decode_hello(body: bytes) -> Hello | Challenge | Proof | Refused:

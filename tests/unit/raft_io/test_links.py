@@ -20,14 +20,15 @@ KEY = b"k" * 32
 class Observed:
     """A node's links with a listener, and what its observer heard."""
 
-    def __init__(self, node: str, key: bytes = KEY) -> None:
+    def __init__(self, node: str, key: bytes = KEY, epoch: int = 0, instance: str = "") -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.heard: list[tuple[str, str]] = []
         self.snapshots: list[tuple[str, socket.socket]] = []
         self.messages: list[tuple[str, object]] = []
-        self.links = Links(wire.Credentials("cluster", node, self.address, key), self, time.monotonic, random.Random(1))
+        self.refusals: list[str] = []
+        self.links = Links(wire.Credentials("cluster", node, self.address, key, epoch, instance), self, time.monotonic, random.Random(1))
 
     def connected(self, peer: str) -> None:
         self.heard.append(("connected", peer))
@@ -37,6 +38,9 @@ class Observed:
 
     def snapshot_asked(self, peer: str, sock: socket.socket) -> None:
         self.snapshots.append((peer, sock))
+
+    def refused(self, reason: str) -> None:
+        self.refusals.append(reason)
 
     def turn(self) -> None:
         try:
@@ -98,6 +102,63 @@ def test_a_link_comes_back_by_itself_also_from_another_port(nodes):
     second.links.set_members({"a": a.address})
     turn_until(lambda: a.links.is_connected("b"), a, second)
     assert a.heard == [("connected", "b"), ("disconnected", "b"), ("connected", "b")]
+
+
+def test_a_peer_that_moved_unseen_is_found_where_somebody_says(nodes):
+    """Both moved, so neither can tell the other: a hint to one is enough, and a wrong hint costs only a try."""
+    a, b, stranger = nodes("a"), nodes("b"), nodes("c")
+    a.links.set_members({"b": "127.0.0.1:1"})
+    b.links.set_members({"a": "127.0.0.1:1"})
+    a.links.hint({"b": stranger.address})
+    turn_until(lambda: a.links._complaints.get("b", set()) >= {"b refuses: this is node c, not b"}, a, b, stranger)
+    a.links.hint({"b": b.address})
+    turn_until(lambda: a.links.is_connected("b") and b.links.is_connected("a"), a, b, stranger)
+    assert (a.links.addresses(), b.links.addresses()) == ({"b": b.address}, {"a": a.address})
+
+
+def test_a_copied_data_directory_is_refused_while_the_first_is_alive(nodes, monkeypatch):
+    """Never two voters of one: who hears the first refuses the second, which is told for good; the first goes on."""
+    monkeypatch.setattr(links_module, "FINAL_AFTER_S", 0.1)
+    leader, first, copy = nodes("a"), nodes("b", instance="1"), nodes("b", instance="2")
+    for node in (first, copy):
+        node.links.set_members({"a": leader.address})
+    leader.links.set_members({"b": first.address})
+    turn_until(lambda: first.links.is_connected("a"), leader, first)
+
+    def talk_until(condition):
+        def look() -> bool:
+            first.links.send("a", wire.frame(TimeoutNow(1)))
+            return condition()
+
+        turn_until(look, leader, first, copy)
+
+    talk_until(lambda: copy.refusals)
+    assert "a data directory was copied" in copy.refusals[0]
+    assert first.links.is_connected("a") and not copy.links.is_connected("a") and not first.refusals
+    first.close()
+    turn_until(lambda: copy.links.is_connected("a"), leader, copy)
+
+
+def test_a_restarted_process_is_no_copy(nodes):
+    """The one before it is dead, however lately it spoke."""
+    leader, before = nodes("a"), nodes("b", instance="1")
+    before.links.set_members({"a": leader.address})
+    turn_until(lambda: before.links.is_connected("a"), leader, before)
+    before.links.send("a", wire.frame(TimeoutNow(1)))
+    before.turn()
+    before.close()
+    after = nodes("b", instance="2")
+    after.links.set_members({"a": leader.address})
+    turn_until(lambda: after.links.is_connected("a"), leader, after)
+    assert not after.refusals
+
+
+def test_a_node_of_an_older_epoch_hears_that_it_must_not_go_on(nodes, monkeypatch):
+    monkeypatch.setattr(links_module, "FINAL_AFTER_S", 0.1)
+    recovered, old = nodes("a", epoch=1), nodes("b")
+    old.links.set_members({"a": recovered.address})
+    turn_until(lambda: old.refusals, recovered, old)
+    assert "rejoin empty: igor-node join --reset" in old.refusals[0] and not recovered.refusals
 
 
 def test_who_is_no_longer_a_member_is_no_longer_dialled(nodes):
