@@ -44,7 +44,7 @@ class Disk(Protocol):
         """Names of the files in the folder, sorted."""
 
     def open(self, path: str) -> File:
-        """An existing file, to read and write."""
+        """An existing file, to read and write. What it reads is on the disk, not only in the memory of the system."""
 
     def create(self, path: str, size: int) -> File:
         """A new file filled with zeros (so that later writes change no metadata); durable after `sync` and `sync_folder`."""
@@ -84,6 +84,11 @@ class RealFile:
     def sync(self) -> None:
         os.fdatasync(self._descriptor)
 
+    def forget_cached(self) -> None:
+        """After a failed sync Linux calls the lost pages clean: they can be read as long as they are in memory, and are not on the disk."""
+        os.fdatasync(self._descriptor)  # of a process that was killed before its sync
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -104,7 +109,13 @@ class RealDisk:
         return sorted(os.listdir(folder))
 
     def open(self, path: str) -> File:
-        return RealFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        file = RealFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        try:
+            file.forget_cached()
+        except OSError:
+            file.close()
+            raise
+        return file
 
     def create(self, path: str, size: int) -> File:
         file = RealFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -113,6 +124,7 @@ class RealDisk:
                 file.write(offset, memoryview(ZEROS)[: size - offset])
         except OSError:
             file.close()
+            os.unlink(path)  # what was written so far may be the room that is missing
             raise
         return file
 

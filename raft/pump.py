@@ -372,6 +372,8 @@ class Pump:
             self._links.set_members({member.id: member.address for member in (*self._members.voters, *self._members.learners)})
         if engine.wants_snapshot() is not None and not self._fetching:
             self._fetch()
+        if self._journal.wants_spare:
+            threading.Thread(target=self._journal.make_spare, name="raft-spare", daemon=True).start()
         now = self._monotonic()
         if now >= self._peers_at:
             self._peers_at = now + PEERS_VIEW_S

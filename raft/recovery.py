@@ -27,7 +27,8 @@ from raft import membership
 from raft.disk import Disk, RealDisk
 from raft.engine import Engine
 from raft.interface import Applied, Entry, Halted, Kind, Member, Members, StateMachine, Term
-from raft.journal import Damaged, Journal, JournalFailed
+from raft.journal import Journal, JournalFailed
+from raft.segment import Damaged
 
 EPOCH_NAME = "epoch"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import random
 
-SECTOR = 64  # small, so that small writes are torn too
+SECTOR = 128  # small, so that small writes are torn too; twice the block whose loss the journal notices
 
 
 class PowerCut(BaseException):

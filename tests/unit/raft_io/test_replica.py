@@ -164,6 +164,14 @@ async def test_a_disk_that_fails_halts_once_and_for_ever(one, what):
     assert len(one.halts) == 1 and "\n" not in one.halts[0]
 
 
+async def test_the_next_segment_is_made_in_a_thread(one):
+    """While the ticks go on: a quarter of the first is full, and the second lies ready."""
+    for _ in range(3):
+        await one.replica.propose(bytes(1024 * 1024), SECOND)
+    await until(lambda: "spare.new" in one.disk.list(str(one.folder)))
+    await until(lambda: not one.replica._pump._journal.wants_spare)
+
+
 async def test_an_apply_that_raises_halts_with_its_entries(one):
     """Nothing is applied after it."""
 
