@@ -131,8 +131,10 @@ def exit_code_of(problem: words.IgorError) -> int:
 
 def make_data_dir(data_dir: Path) -> None:
     """There, a directory, and writable, before anything heavy is loaded. Nobody else may read it: it will hold keys."""
+    from igor_node.data_dir import make_folder  # here, so that `--help` does not load it
+
     try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(data_dir)
         probe = data_dir / f".writable-{os.getpid()}"
         probe.write_bytes(b"x")
         probe.unlink()

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,10 +36,17 @@ class ApiError(Exception):
 
 
 class Node:
+    """`environment`, `prefix` (a program that runs the node: `ip netns exec NAME`), `listen` and `reach` (how a client's connection is opened) are
+    for harnesses that put a node on a machine of its own; they count from the next start."""
+
     def __init__(self, cluster: Cluster, name: str, options: Sequence[str] = ()) -> None:
         self.cluster = cluster
         self.name = name
         self.options = tuple(options)
+        self.environment: dict[str, str] = {}
+        self.prefix: tuple[str, ...] = ()
+        self.listen = "127.0.0.1:0"
+        self.reach: Callable[[http.client.HTTPConnection], None] = http.client.HTTPConnection.connect
         self.folder = cluster.folder / name
         self.mark = f"{cluster.mark}-{name}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -54,14 +61,13 @@ class Node:
         else:
             command += ["start"]
         if not (self.folder / "node.json").exists():
-            command += ["--listen", "127.0.0.1:0", "--name", self.name, *self.options]
+            command += ["--listen", self.listen, "--name", self.name, *self.options]
         command += ["--data-dir", str(self.folder)]
-        command = [*(program + list(arguments) if arguments else command), "--log-format", "json"]
+        command = [*self.prefix, *(program + list(arguments) if arguments else command), "--log-format", "json"]
         (self.folder / "address").unlink(missing_ok=True)
+        environment = {**self.cluster.environment, **self.environment, MARK: self.mark}
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**self.cluster.environment, MARK: self.mark}, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
         if wait:
             self.wait_up()
         return self
@@ -109,14 +115,12 @@ class Node:
 
     def program(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """`igor-node` with these arguments, to its end."""
-        command = [sys.executable, "-m", "igor_node.cli.node", *arguments]
+        command = [*self.prefix, sys.executable, "-m", "igor_node.cli.node", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=self.cluster.environment)
 
     def end_machine(self) -> None:
         """Everything of this node dies at once: node, pre-loaded process, wrappers, commands."""
-        end_machine(self.mark, self.folder)
-        if self.process is not None:
-            self.process.wait()
+        end_machines([self])
 
     def request(
         self, method: str, path: str, body: Any = None, *, token: str | None = "", headers: dict[str, str] | None = None, timeout_s: float = 10
@@ -132,6 +136,7 @@ class Node:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             send.setdefault("Content-Type", "application/json")
         try:
+            self.reach(connection)
             connection.request(method, path, data, send)
             answer = connection.getresponse()
             raw = answer.read()
@@ -183,8 +188,7 @@ class Cluster:
         return self
 
     def close(self) -> None:
-        for node in self.nodes:
-            node.end_machine()
+        end_machines(self.nodes)
         if self._own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -279,6 +283,14 @@ class Cluster:
         """The run once it is in one of `states` (default: any end state)."""
         wanted = states or ("succeeded", "failed", "timed_out", "cancelled", "lost", "skipped", "missed")
         return wait_for(lambda: (lambda found: found if found["state"] in wanted else None)(self.run(run)), timeout_s, f"run {run} to be {wanted}")
+
+
+def end_machines(nodes: Sequence[Node]) -> None:
+    """Everything of all these nodes dies at one instant: the power goes."""
+    end_machine(*((node.mark, node.folder) for node in nodes))
+    for node in nodes:
+        if node.process is not None:
+            node.process.wait()
 
 
 def stop_gently(nodes: Sequence[Node]) -> None:

@@ -83,11 +83,11 @@ def send(pids: set[int], number: int) -> None:
             continue
 
 
-def end_machine(mark: str, folder: Path) -> set[int]:
-    """Kills every process of a node (see `marked`) and all their descendants at one instant. Returns their pids."""
+def end_machine(*nodes: tuple[str, Path]) -> set[int]:
+    """Kills every process of these nodes (mark, folder: see `marked`) and their descendants at one instant. Returns their pids."""
     gone: set[int] = set()
     for _ in range(20):
-        alive = descendants(marked(mark, folder)) - {os.getpid()}
+        alive = descendants({pid for mark, folder in nodes for pid in marked(mark, folder)}) - {os.getpid()}
         fresh = alive - gone
         if not fresh:
             break
