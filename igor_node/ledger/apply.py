@@ -7,38 +7,51 @@ version does not know; both halt the replica before its transaction commits, bec
 Every apply function checks all its preconditions before it writes, so that a refused command leaves nothing behind.
 
 The same command may be in the log more than once, since who got no answer asks again. Its id decides: within 24 h of ledger time the first answer
-is given again; older ids are refused, because their answers may be forgotten.
+is given again; older ids are refused, because their answers may be forgotten, and so are ids from a future that no clock of a sound machine shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from igor_node.ledger import commands, schema
-from igor_node.ledger.apply_cluster import create_token, found_cluster, node_changed, register_node, remove_node, revoke_token
+from igor_node.ledger.apply_cluster import (
+    create_token,
+    found_cluster,
+    node_changed,
+    raise_ledger_version,
+    register_node,
+    remove_node,
+    revoke_token,
+)
 from igor_node.ledger.apply_ends import cancel_run
 from igor_node.ledger.apply_placements import assign_stages, explain_waits
 from igor_node.ledger.apply_prune import prune
 from igor_node.ledger.apply_pushes import pause_jobs, push_project, resume_jobs
 from igor_node.ledger.apply_reports import attempts_lost, report_events
 from igor_node.ledger.apply_runs import create_run, fire_runs
-from igor_node.ledger.commands import Envelope, Refused, Result
+from igor_node.ledger.apply_staged import stage_push
+from igor_node.ledger.commands import Command, Refused, Result, decode_result, encode_result
 from igor_node.ledger.transaction import LATEST, BrokenInvariant, Transaction
+from igor_node.ledger.versions import INSTALL, Apply, CommandSet, Step
 from igor_node.words import SECOND, id_time
 
 COMMAND_KEPT_NS = 24 * 3600 * SECOND  # of ledger time
+AHEAD_NS = 24 * 3600 * SECOND  # an id that is further ahead comes from a broken clock, and its answer would have to be kept for as long
 
-APPLY: Mapping[type, Callable[[Transaction, Any], Result]] = {
+APPLY: Mapping[type[Command], Apply] = {
     commands.FoundCluster: found_cluster,
+    commands.RaiseLedgerVersion: raise_ledger_version,
     commands.RegisterNode: register_node,
     commands.NodeChanged: node_changed,
     commands.RemoveNode: remove_node,
     commands.CreateToken: create_token,
     commands.RevokeToken: revoke_token,
     commands.PushProject: push_project,
+    commands.StagePush: stage_push,
     commands.PauseJobs: pause_jobs,
     commands.ResumeJobs: resume_jobs,
     commands.FireRuns: fire_runs,
@@ -50,29 +63,38 @@ APPLY: Mapping[type, Callable[[Transaction, Any], Result]] = {
     commands.AttemptsLost: attempts_lost,
     commands.Prune: prune,
 }
-"""What each command does."""
+"""What each command of a new ledger does."""
 
-_TAGS = frozenset(command.__struct_config__.tag for command in APPLY)  # type: ignore[attr-defined]
-_encode_result = msgspec.msgpack.Encoder(order="deterministic").encode
-_decode_result: Callable[[bytes], Result] = msgspec.msgpack.Decoder(Result).decode
+STEPS: tuple[Step, ...] = ()
+"""What was added since, a version each (versions.py). None was needed yet."""
+
+KNOWN = CommandSet(APPLY, STEPS)
+"""What this build knows."""
 
 
-def apply_entry(tx: Transaction, data: bytes, term: int, newest_result: str) -> Result:
-    """`newest_result`: the highest id in the table of results. Ids sort by time, so most commands are known to be new without a look."""
-    envelope = _decode(data)
+def apply_entry(tx: Transaction, data: bytes, term: int, newest_result: str) -> tuple[Result, bytes]:
+    """The answer, and its encoded form. `newest_result`: the highest id in the table of results. Ids sort by time, so most commands are known to be
+    new without a look."""
+    result, encoded = _answer(tx, data, term, newest_result)
+    return result, encode_result(result) if encoded is None else encoded
+
+
+def _answer(tx: Transaction, data: bytes, term: int, newest_result: str) -> tuple[Result, bytes | None]:
+    envelope = _decode(tx, data)
     if isinstance(envelope, Refused):
-        return envelope
+        return envelope, None
     if not 0 <= envelope.at < LATEST:
-        return Refused("Malformed", "a command's time lies between the years 1970 and 2252")
+        return Refused("Malformed", "a command's time lies between the years 1970 and 2252"), None
     tx.time, tx.term, tx.actor = max(tx.time, envelope.at), term, envelope.actor
     # Age before answer: a result that is old enough to be pruned is never given, whether it has been pruned or not.
     if refused := _unfit(envelope.id, tx.time):
-        return refused
+        return refused, None
     if (earlier := _earlier(tx, envelope.id, newest_result)) is not None:
-        return _decode_result(earlier)
-    result = APPLY[type(envelope.command)](tx, envelope.command)
-    tx.answer(envelope.id, _encode_result(result))
-    return result
+        return decode_result(earlier), earlier
+    result = tx.known.apply(tx, envelope.command)
+    encoded = encode_result(result)
+    tx.answer(envelope.id, encoded)
+    return result, encoded
 
 
 def refuse_unfit(data: bytes) -> Result:
@@ -80,23 +102,24 @@ def refuse_unfit(data: bytes) -> Result:
     return Refused("Malformed", f"a value in this command of {len(data)} bytes does not fit into the ledger")
 
 
-def _decode(data: bytes) -> Envelope | Refused:
+def _decode(tx: Transaction, data: bytes) -> Any:
+    """An Envelope, or the refusal; without the library's words for what is wrong: another version of it has others, and answers must not differ."""
     try:
-        return commands.decode_envelope(data)
-    except msgspec.ValidationError as problem:
-        _must_know(data)
-        return Refused("Malformed", f"the command cannot be read: {problem}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        return Refused("Malformed", f"the command cannot be read: {problem}")
+        return tx.known.decode(data)
+    except msgspec.ValidationError:
+        _must_know(tx, data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # no MessagePack at all
+    return Refused("Malformed", f"the command of {len(data)} bytes cannot be read")
 
 
-def _must_know(data: bytes) -> None:
+def _must_know(tx: Transaction, data: bytes) -> None:
     """A command of a later version must halt this node: its replicas that know it change their ledgers by it."""
     loose = msgspec.msgpack.decode(data)
     command = loose.get("command") if isinstance(loose, dict) else None
     tag = command.get("type") if isinstance(command, dict) else None
-    if isinstance(tag, str) and tag not in _TAGS:
-        raise BrokenInvariant(f'the log holds a command "{tag}" that this version does not know: a newer igor-node is needed here')
+    if isinstance(tag, str) and not tx.known.knows_tag(tag):
+        raise BrokenInvariant(f'a command "{tag}" that this igor-node does not know (it knows versions up to {tx.known.highest}); {INSTALL}')
 
 
 def _earlier(tx: Transaction, command: str, newest: str) -> bytes | None:
@@ -111,8 +134,10 @@ def _earlier(tx: Transaction, command: str, newest: str) -> bytes | None:
 def _unfit(command: str, time: int) -> Refused | None:
     try:
         made_at = id_time(command)
-    except ValueError as problem:
-        return Refused("Malformed", f"{command!r} is not an id of a command: {problem}")
+    except ValueError:
+        return Refused("Malformed", f'"{command[:40]}" is not an id of a command')
+    if made_at > time + AHEAD_NS:
+        return Refused("Malformed", "this command's id is of a time more than 24 h ahead", "is the clock of the machine right that made it?")
     if made_at < time - COMMAND_KEPT_NS:
         return Refused(
             "Conflict", "this command was made more than 24 h ago; whether it was carried out before is not known any more", "look, then ask anew"

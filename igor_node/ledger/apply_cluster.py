@@ -1,10 +1,22 @@
-"""How the ledger changes when a cluster is founded, nodes come, go and fall silent, and tokens are made and revoked."""
+"""How the ledger changes when a cluster is founded or its version raised, when nodes come, go and fall silent, and tokens are made and revoked."""
 
 from __future__ import annotations
 
 from igor_node.ledger import schema
-from igor_node.ledger.commands import CreateToken, Done, FoundCluster, NodeChanged, Refused, RegisterNode, RemoveNode, Result, RevokeToken
-from igor_node.ledger.transaction import Transaction, to_json
+from igor_node.ledger.commands import (
+    CreateToken,
+    Done,
+    FoundCluster,
+    NodeChanged,
+    RaiseLedgerVersion,
+    Refused,
+    RegisterNode,
+    RemoveNode,
+    Result,
+    RevokeToken,
+)
+from igor_node.ledger.transaction import BrokenInvariant, Transaction, to_json
+from igor_node.ledger.versions import INSTALL
 from igor_node.words import NAME, NodeState, Role
 
 SLOTS_LIMIT = 100_000  # of one node
@@ -20,6 +32,19 @@ def found_cluster(tx: Transaction, command: FoundCluster) -> Result:
     tx.execute(schema.SET_META, ("founded_at", tx.time))
     tx.event("cluster", action="founded", cluster=command.cluster)
     return Done({"cluster": command.cluster})
+
+
+def raise_ledger_version(tx: Transaction, command: RaiseLedgerVersion) -> Result:
+    """Migrations run here, at the same index everywhere. What is raised already stays."""
+    if command.version > tx.known.highest:
+        raise BrokenInvariant(f"it needs version {command.version} of the ledger; this igor-node knows versions up to {tx.known.highest}; {INSTALL}")
+    if command.version <= tx.version:
+        return Done({"version": tx.version, "changed": False})
+    tx.write_collected()  # into tables as they are until here
+    tx.known.migrate(tx, command.version)
+    tx.execute(schema.SET_META, ("ledger_version", command.version))
+    tx.event("cluster", action="ledger_version", version=command.version)
+    return Done({"version": command.version, "changed": True})
 
 
 def register_node(tx: Transaction, command: RegisterNode) -> Result:

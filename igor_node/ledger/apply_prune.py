@@ -6,6 +6,7 @@ A job's row is never forgotten, and with it `decided_until`: a fire whose run is
 from __future__ import annotations
 
 from igor_node.ledger import schema
+from igor_node.ledger.apply_staged import forget_stagings
 from igor_node.ledger.commands import Done, Prune, Result
 from igor_node.ledger.transaction import Transaction
 from igor_node.words import SECOND, id_floor
@@ -18,6 +19,7 @@ KEPT_NS = 24 * 3600 * SECOND  # results and keys at least so long: who asks agai
 def prune(tx: Transaction, command: Prune) -> Result:
     """How many of each are gone; `more`: there may be others, ask again."""
     tx.write_collected()
+    staged = forget_stagings(tx)
     runs = _prune_runs(tx, min(command.runs_before, tx.time))
     results_before = min(command.results_before, tx.time - KEPT_NS)
     counts = [
@@ -31,7 +33,7 @@ def prune(tx: Transaction, command: Prune) -> Result:
         tx.execute(schema.SET_META, ("pruned_before", max(command.runs_before, 0 if before is None else before[0])))
         tx.touch("runs")
     more = runs >= RUNS_PER_PRUNE or max(counts) >= ROWS_PER_PRUNE
-    return Done({"runs": runs, "stretches": counts[0], "results": counts[1], "keys": counts[2], "events": counts[3], "more": more})
+    return Done({"runs": runs, "stretches": counts[0], "results": counts[1], "keys": counts[2], "events": counts[3], "staged": staged, "more": more})
 
 
 def _prune_runs(tx: Transaction, before: int) -> int:
@@ -39,4 +41,5 @@ def _prune_runs(tx: Transaction, before: int) -> int:
     gone = tx.all(schema.PRUNABLE_RUNS, id_floor(before), before, RUNS_PER_PRUNE)
     for statement in (schema.DELETE_TRIES, schema.DELETE_ATTEMPTS, schema.DELETE_STAGES, schema.DELETE_RUN):
         tx.connection.executemany(statement, gone)
+    tx.runs -= len(gone)
     return len(gone)

@@ -90,8 +90,8 @@ def _decode(command: PushProject) -> list[Job] | Refused:
     for text in command.jobs:
         try:
             job = decode_job(text)
-        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-            return Refused("Malformed", f"a job of project {command.project} cannot be read: {problem}")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return Refused("Malformed", f"a job of project {command.project} cannot be read")
         if (
             job.project != command.project
             or not NAME.fullmatch(job.name)

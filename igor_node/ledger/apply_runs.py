@@ -247,6 +247,7 @@ def _insert(tx: Transaction, new: NewRun, job: JobRecord, state: RunState, reaso
         tx.execute(schema.INSERT_RUN, row)
     except sqlite3.IntegrityError:  # the statement alone is undone; nothing else was written for this run yet
         return f"there is a run {new.id}, or one of this scheduled time, already"
+    tx.runs += 1
     if ended_at is None:
         line.come()
     return ""

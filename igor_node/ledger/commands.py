@@ -7,6 +7,7 @@ exception). Times are Instants, spans nanoseconds. Encoded as MessagePack; a fie
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -27,6 +28,12 @@ class FoundCluster(Command, frozen=True, kw_only=True, omit_defaults=True, tag="
     cluster: str
     tzdata: str
     wanted_voters: int = 3
+
+
+class RaiseLedgerVersion(Command, frozen=True, kw_only=True, omit_defaults=True, tag="raise_ledger_version"):
+    """From this entry on the commands of `version` may be in the log, and its tables are there. Proposed when every voter and learner knows it."""
+
+    version: int
 
 
 class RegisterNode(Command, frozen=True, kw_only=True, omit_defaults=True, tag="register_node"):
@@ -82,6 +89,18 @@ class PushProject(Command, frozen=True, kw_only=True, omit_defaults=True, tag="p
     if_version: int | None = None
     prune: bool = False
     source: str = ""
+
+
+class StagePush(Command, frozen=True, kw_only=True, omit_defaults=True, tag="stage_push"):
+    """A piece of an encoded PushProject that is larger than an entry. With the last piece, in whatever order they come, the push takes effect.
+
+    `push` is an id of its own, the same in all its pieces. The answer to the last is that of the push; if it is refused the pieces are gone too.
+    """
+
+    push: str
+    part: int  # from 0
+    parts: int
+    data: bytes
 
 
 class PauseJobs(Command, frozen=True, kw_only=True, omit_defaults=True, tag="pause_jobs"):
@@ -206,12 +225,14 @@ class Prune(Command, frozen=True, kw_only=True, omit_defaults=True, tag="prune")
 
 AnyCommand = (
     FoundCluster
+    | RaiseLedgerVersion
     | RegisterNode
     | NodeChanged
     | RemoveNode
     | CreateToken
     | RevokeToken
     | PushProject
+    | StagePush
     | PauseJobs
     | ResumeJobs
     | FireRuns
@@ -226,7 +247,10 @@ AnyCommand = (
 
 
 class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """`id` from words.new_id: its time says when it was made; one older than 24 h of ledger time is refused. `at`: the proposer's clock."""
+    """`id` from words.new_id: its time says when it was made; one older than 24 h of ledger time is refused. `at`: the proposer's clock.
+
+    Decoded by versions.CommandSet, with the commands that a build knows; proposed through its `entry`, which knows what the cluster knows.
+    """
 
     id: str
     at: int
@@ -249,4 +273,7 @@ class Refused(msgspec.Struct, tag="refused", frozen=True, omit_defaults=True):
 Result = Done | Refused
 
 encode_envelope = msgspec.msgpack.Encoder(order="deterministic").encode
-decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
+encode_push: Callable[[PushProject], bytes] = encode_envelope
+decode_push: Callable[[bytes], PushProject] = msgspec.msgpack.Decoder(PushProject).decode
+encode_result: Callable[[Result], bytes] = encode_envelope
+decode_result: Callable[[bytes], Result] = msgspec.msgpack.Decoder(Result).decode

@@ -24,11 +24,14 @@ from typing import Any
 
 import msgspec
 
-from igor_node.ledger import schema
+from igor_node.ledger import apply, digest, schema
 from igor_node.ledger.apply import apply_entry, refuse_unfit
+from igor_node.ledger.commands import encode_result
+from igor_node.ledger.digest import Mark
 from igor_node.ledger.files import PART, clear, current_file, remove_old, sync_file, sync_folder, take_place
 from igor_node.ledger.lines import Lines
-from igor_node.ledger.transaction import BrokenInvariant, Specs, Transaction
+from igor_node.ledger.transaction import BrokenInvariant, Specs, Stand, Transaction
+from igor_node.ledger.versions import CommandSet
 from raft.interface import Applied, Entry, Halted, Kind, Members
 
 CACHED_STATEMENTS = 512  # more than there are in schema.py: each is compiled once
@@ -52,9 +55,13 @@ class _Unfit(Exception):
 
 
 class Ledger:
-    """Implements raft.interface.StateMachine on the SQLite file at `path` (or a later generation of it: files.py). Raises Halted where it cannot."""
+    """Implements raft.interface.StateMachine on the SQLite file at `path` (or a later generation of it: files.py). Raises Halted where it cannot.
 
-    def __init__(self, path: Path, on_commit: OnCommit | None = None) -> None:
+    `known`: the commands and versions that this build knows; tests bring those of another build.
+    """
+
+    def __init__(self, path: Path, on_commit: OnCommit | None = None, *, known: CommandSet | None = None) -> None:
+        self.known = apply.KNOWN if known is None else known
         self.path = path
         self.file = path
         self._on_commit = on_commit
@@ -89,6 +96,16 @@ class Ledger:
     def applied(self) -> Applied:
         return self._applied
 
+    @property
+    def version(self) -> int:
+        """Of the ledger. In any thread."""
+        return self._stand.version
+
+    @property
+    def mark(self) -> Mark | None:
+        """The newest digest that replicas compare. In any thread."""
+        return self._mark
+
     def durable_index(self) -> int:
         """Never more than a power cut now would leave. Asking makes the checkpoint thread raise it."""
         if self._durable < self._applied.index:
@@ -110,7 +127,7 @@ class Ledger:
 
     def restore(self, path: Path) -> None:
         """The snapshot takes the ledger's place. It is checked first; what is not a ledger changes nothing and raises Halted."""
-        _check(path)
+        _check(path, self.known)
         fresh = self.path.with_name(self.path.name + PART)
         if path != fresh:
             os.rename(path, fresh)
@@ -138,45 +155,61 @@ class Ledger:
 
     def _open(self) -> None:
         self.file = current_file(self.path)
-        self._connection = _connect(self.file)
-        self._applied, self._time, self._last_event = _position(self._connection)
+        self._connection = _connect(self.file, self.known)
+        self._applied, self._stand = _position(self._connection)
+        mark = self._connection.execute(schema.LAST_DIGEST).fetchone()
+        self._mark = None if mark is None else Mark(*mark)
         self._newest_result: str = self._connection.execute(schema.NEWEST_RESULT).fetchone()[0] or ""
 
     def _apply(self, entries: Sequence[Entry], unfit: set[int]) -> tuple[list[Any], frozenset[str]]:
         connection = self._connection
-        tx = Transaction(connection, self._specs, self._lines, self._time, self._last_event)
-        members, index, term = self._applied.members, self._applied.index, self._applied.term
+        tx = Transaction(connection, self._specs, self._lines, self.known, self._stand)
+        members, index, term, mark = self._applied.members, self._applied.index, self._applied.term, self._mark
         results: list[Any] = []
         connection.execute("BEGIN IMMEDIATE")
         try:
             for entry in entries:
                 if entry.index != index + 1:
-                    raise BrokenInvariant(f"entry {entry.index} came after entry {index}")
+                    raise BrokenInvariant(f"it came after entry {index}")
                 index, term = entry.index, entry.term
                 if entry.kind == Kind.MEMBERS:
                     members = _decode_members(entry.data)
-                results.append(self._apply_one(tx, entry, unfit) if entry.kind == Kind.COMMAND else None)
+                result, encoded = self._apply_one(tx, entry, unfit) if entry.kind == Kind.COMMAND else (None, b"")
+                results.append(result)
+                tx.digest = digest.chain(tx.digest, entry, tx.time, encoded, tx.said)
+                tx.said.clear()
+                if index % digest.MARK_EVERY == 0:
+                    mark = _write_mark(connection, Mark(index, tx.digest))
             tx.write_collected()
-            position = (index, term, _encode_members(members), tx.time, tx.last_event)
+            position = (index, term, _encode_members(members), tx.time, tx.last_event, tx.digest, tx.runs)
             connection.execute(schema.UPDATE_POSITION, position)
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as problem:
             self._lines.forget()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if isinstance(problem, BrokenInvariant):
+                raise BrokenInvariant(f"ledger entry {entry.index}: {problem}") from problem
             raise
-        self._applied, self._time, self._last_event = Applied(index, term, members), tx.time, tx.last_event
+        self._applied, self._stand, self._mark = Applied(index, term, members), tx.stand, mark
         self._newest_result = max(self._newest_result, *tx.results) if tx.results else self._newest_result
         return results, frozenset(tx.topics)
 
-    def _apply_one(self, tx: Transaction, entry: Entry, unfit: set[int]) -> Any:
+    def _apply_one(self, tx: Transaction, entry: Entry, unfit: set[int]) -> tuple[Any, bytes]:
         if entry.index in unfit:
-            return refuse_unfit(entry.data)
+            refused = refuse_unfit(entry.data)
+            return refused, encode_result(refused)
         try:
             return apply_entry(tx, entry.data, entry.term, self._newest_result)
         except (OverflowError, UnicodeEncodeError) as problem:
             # Raised by the values of this one entry, so on every replica: each does its batch again without it.
             raise _Unfit(entry.index) from problem
+
+
+def _write_mark(connection: sqlite3.Connection, mark: Mark) -> Mark:
+    connection.execute(schema.INSERT_DIGEST, mark)
+    connection.execute(schema.PRUNE_DIGESTS, (mark.entry - digest.MARKS_KEPT * digest.MARK_EVERY,))
+    return mark
 
 
 ALL_TOPICS = frozenset({"jobs", "runs", "stages", "attempts", "nodes", "tokens", "projects", "events"})
@@ -257,14 +290,14 @@ def _copy_log(connection: sqlite3.Connection, mode: str) -> bool:
 # --- opening
 
 
-def _connect(file: Path) -> sqlite3.Connection:
+def _connect(file: Path, known: CommandSet) -> sqlite3.Connection:
     """The writer's connection; makes the tables of a new ledger."""
     try:
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS)
         connection.execute("PRAGMA busy_timeout = 5000")
         is_new = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if not is_new:
-            _check_version(connection, file)  # before the first setting that would write to a file of somebody else
+            _check_version(connection, file, known)  # before the first setting that would write to a file of somebody else
         settings = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0", f"cache_size = -{PAGE_CACHE_KIB}", "temp_store = MEMORY")
         for setting in settings:
             connection.execute(f"PRAGMA {setting}")
@@ -280,8 +313,8 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for statement in schema.TABLES:
         connection.execute(statement)
-    connection.execute(schema.INSERT_POSITION, (_encode_members(Members()),))
-    connection.execute(schema.SET_META, ("ledger_version", schema.LEDGER_VERSION))
+    connection.execute(schema.INSERT_POSITION, (_encode_members(Members()), digest.EMPTY))
+    connection.execute(schema.SET_META, ("ledger_version", schema.FIRST_VERSION))
     connection.execute("COMMIT")
 
 
@@ -298,20 +331,23 @@ def _connect_read_only(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
-def _check_version(connection: sqlite3.Connection, file: Path) -> None:
+def _check_version(connection: sqlite3.Connection, file: Path, known: CommandSet) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
         raise Halted(f"{file} is not a ledger of Igor")
+    if why := known.why_unreadable(_version(connection)):
+        raise Halted(f"the ledger {file} {why}")
+
+
+def _version(connection: sqlite3.Connection) -> Any:
     found = connection.execute(schema.GET_META, ("ledger_version",)).fetchone()
-    if found is None or found[0] != schema.LEDGER_VERSION:
-        version = None if found is None else found[0]
-        raise Halted(f"the ledger {file} has version {version}, this igor-node knows version {schema.LEDGER_VERSION}; a newer igor-node is needed")
+    return None if found is None else found[0]
 
 
-def _check(path: Path) -> None:
-    """That a snapshot is a whole ledger of this version."""
+def _check(path: Path, known: CommandSet) -> None:
+    """That a snapshot is a whole ledger of a version that is known here."""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-            _check_version(connection, path)
+            _check_version(connection, path, known)
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as problem:
         raise Halted(f"the snapshot {path} cannot be read: {problem}") from problem
@@ -319,6 +355,6 @@ def _check(path: Path) -> None:
         raise Halted(f"the snapshot {path} is damaged: {verdict}")
 
 
-def _position(connection: sqlite3.Connection) -> tuple[Applied, int, int]:
-    index, term, members, time, last_event = connection.execute(schema.SELECT_POSITION).fetchone()
-    return Applied(index, term, _decode_members(members)), time, last_event
+def _position(connection: sqlite3.Connection) -> tuple[Applied, Stand]:
+    index, term, members, time, last_event, rolling, runs = connection.execute(schema.SELECT_POSITION).fetchone()
+    return Applied(index, term, _decode_members(members)), Stand(time, last_event, rolling, runs, _version(connection))

@@ -1,8 +1,11 @@
-"""The tables of the ledger, each with the named statements that apply uses on it. Queries of readers are in queries.py.
+"""The tables of the ledger, each with the named statements that apply uses on it. Queries of readers are in query_*.py.
 
 Who writes: apply alone, on the Raft thread. Who reads: everybody, through read-only connections. Rules that hold all over: ids are texts of
 words.new_id (they sort by time); times are Instants and spans nanoseconds, as INTEGER; a flag is 0 or 1; JSON stands as text; nothing has a
 default that depends on time or chance; every statement that can return two rows has an ORDER BY.
+
+These are the tables of a *new* ledger, the same in every build for ever: FIRST_VERSION. What comes later is a step in apply.py, whose migration runs
+in the log entry that raises the ledger to it (versions.py).
 
 A job's row never goes away (its `decided_until` must outlive it). A run's row and what hangs on it (stages, attempts, tries) goes by Prune.
 Indices are chosen so that lists stay fast with millions of ended runs: what is live or in trouble has small partial indices of its own, and the
@@ -14,7 +17,7 @@ primary key of runs is their order of creation.
 
 from __future__ import annotations
 
-LEDGER_VERSION = 1  # raised with a migration; a node that meets another one does not start
+FIRST_VERSION = 2  # of these tables; version 1 was never released
 APPLICATION_ID = 0x49676F72  # "Igor" in the file's header: nothing else is ever taken for a ledger
 
 # --- where the ledger stands: one row, written with every batch
@@ -23,11 +26,19 @@ POSITION = """
 CREATE TABLE position(
   one INTEGER PRIMARY KEY CHECK (one = 1),
   applied_index INTEGER NOT NULL, applied_term INTEGER NOT NULL, members BLOB NOT NULL,
-  ledger_time INTEGER NOT NULL, last_event INTEGER NOT NULL
+  ledger_time INTEGER NOT NULL, last_event INTEGER NOT NULL, digest BLOB NOT NULL, runs INTEGER NOT NULL
 ) STRICT"""
-INSERT_POSITION = "INSERT INTO position VALUES (1, 0, 0, ?, 0, 0)"
-SELECT_POSITION = "SELECT applied_index, applied_term, members, ledger_time, last_event FROM position WHERE one = 1"
-UPDATE_POSITION = "UPDATE position SET applied_index = ?, applied_term = ?, members = ?, ledger_time = ?, last_event = ? WHERE one = 1"
+"""`digest`: of all entries up to here and what they were answered (digest.py). `runs`: how many rows that table has; counting them takes seconds."""
+INSERT_POSITION = "INSERT INTO position VALUES (1, 0, 0, ?, 0, 0, ?, 0)"
+SELECT_POSITION = "SELECT applied_index, applied_term, members, ledger_time, last_event, digest, runs FROM position WHERE one = 1"
+UPDATE_POSITION = """
+UPDATE position SET applied_index = ?, applied_term = ?, members = ?, ledger_time = ?, last_event = ?, digest = ?, runs = ? WHERE one = 1"""
+
+DIGESTS = "CREATE TABLE digests(entry INTEGER PRIMARY KEY, digest BLOB NOT NULL) STRICT"
+"""The digest at every 1,000th index, the last of them: what replicas compare."""
+INSERT_DIGEST = "INSERT INTO digests VALUES (?, ?)"
+PRUNE_DIGESTS = "DELETE FROM digests WHERE entry <= ?"
+LAST_DIGEST = "SELECT entry, digest FROM digests ORDER BY entry DESC LIMIT 1"
 
 META = "CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID"
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -92,6 +103,19 @@ CREATE TABLE versions(
 """One row a push that changed something. `sources` JSON {path: text}; `created`, `changed`, `removed` JSON lists of jobs' names."""
 INSERT_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SELECT_SOURCES = "SELECT sources FROM versions WHERE project = ? AND version = ?"
+
+STAGED = """
+CREATE TABLE staged(
+  push TEXT NOT NULL, part INTEGER NOT NULL, parts INTEGER NOT NULL, at INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (push, part)
+) STRICT"""
+"""Parts of pushes that are larger than an entry, until the last one is there; `at`: when the part came."""
+COUNT_STAGED = "SELECT count(*), coalesce(max(parts), 0) FROM staged WHERE push = ?"
+SELECT_STAGED_PART = "SELECT data FROM staged WHERE push = ? AND part = ?"
+SELECT_STAGED = "SELECT data FROM staged WHERE push = ? ORDER BY part"
+COUNT_STAGINGS = "SELECT count(DISTINCT push) FROM staged"
+INSERT_STAGED = "INSERT INTO staged VALUES (?, ?, ?, ?, ?)"
+DELETE_STAGED = "DELETE FROM staged WHERE push = ?"
+EXPIRE_STAGED = "DELETE FROM staged WHERE push IN (SELECT push FROM staged GROUP BY push HAVING max(at) < ? ORDER BY push)"
 
 DEFINITIONS = """
 CREATE TABLE definitions(job TEXT NOT NULL, version INTEGER NOT NULL, spec BLOB NOT NULL, PRIMARY KEY (job, version)) STRICT, WITHOUT ROWID"""
@@ -265,7 +289,7 @@ PRUNE_EVENTS = """
 DELETE FROM events WHERE number IN (SELECT number FROM (SELECT number, at FROM events ORDER BY number LIMIT ?) WHERE at < ?)"""
 
 TABLES = (
-    POSITION, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, TOKENS, PROJECTS, VERSIONS, DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
+    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, TOKENS, PROJECTS, VERSIONS, STAGED, DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
     RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, STRETCHES, STAGES, STAGES_QUEUED,
     ATTEMPTS, ATTEMPTS_OPEN, TRIES, EVENTS,
 )  # fmt: skip

@@ -17,7 +17,9 @@ from igor_node.definitions.jobs import Job
 from igor_node.ledger import schema
 from igor_node.ledger.lines import Line, Lines
 from igor_node.ledger.query_jobs import spec_of
+from igor_node.ledger.versions import CommandSet
 from igor_node.rules.pause import Pause
+from raft.interface import Halted
 
 SPECS_CACHED = 10_000  # decoded definitions; the key (job, spec_version) never changes its meaning
 
@@ -26,8 +28,18 @@ LATEST = 2**63 - 1 - 10 * 366 * 86_400 * 10**9  # ns: about the year 2252; what 
 to_json = msgspec.json.Encoder(order="deterministic").encode
 
 
-class BrokenInvariant(Exception):
+class BrokenInvariant(Halted):
     """The ledger is not as it must be, or an entry is not one that this version knows. The replica halts; the text says which."""
+
+
+class Stand(NamedTuple):
+    """Where the ledger stands, as a batch finds and leaves it: what the row `position` holds beside index, term and members."""
+
+    time: int
+    last_event: int
+    digest: bytes
+    runs: int
+    version: int
 
 
 class JobRecord(NamedTuple):
@@ -92,15 +104,16 @@ class Specs:
 
 
 class Transaction:
-    """`time`: the ledger's, which the entry under way has moved already. `term` and `actor`: of that entry."""
+    """`time`: the ledger's, which the entry under way has moved already. `term` and `actor`: of that entry. `said`: its events so far."""
 
-    def __init__(self, connection: sqlite3.Connection, specs: Specs, lines: Lines, time: int, last_event: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, specs: Specs, lines: Lines, known: CommandSet, stand: Stand) -> None:
         self.connection = connection
         self.execute = connection.execute
-        self.time = time
+        self.known = known
+        self.time, self.last_event, self.digest, self.runs, self.version = stand
         self.term = 0
         self.actor = ""
-        self.last_event = last_event
+        self.said: list[tuple[Any, ...]] = []
         self.topics: set[str] = set()  # told to waiters; never iterated here
         self.results: dict[str, bytes] = {}
         self._unwritten: list[tuple[str, bytes]] = []
@@ -158,10 +171,16 @@ class Transaction:
         self.last_event += 1
         if project is None and job is not None:
             project = job.partition("/")[0]
-        self._events.append((self.last_event, self.time, kind, project, job, run, stage, node, self.actor, to_json(data).decode()))
+        event = (self.last_event, self.time, kind, project, job, run, stage, node, self.actor, to_json(data).decode())
+        self._events.append(event)
+        self.said.append(event)
 
     def touch(self, *topics: str) -> None:
         self.topics.update(topics)
+
+    @property
+    def stand(self) -> Stand:
+        return Stand(self.time, self.last_event, self.digest, self.runs, self.version)
 
     def answer(self, command: str, result: bytes) -> None:
         """Keeps what a command was answered, for whoever asks again."""

@@ -27,15 +27,19 @@ from igor_node.ledger.commands import (
     Placement,
     Prune,
     PushProject,
+    RaiseLedgerVersion,
     RemoveNode,
     ReportEvents,
     ResumeJobs,
+    StagePush,
     Stretch,
     WaitReason,
+    encode_push,
 )
 from igor_node.stream import AttemptEvent
 from igor_node.words import SECOND
 from tests.unit.ledger.book import Book, job
+from tests.unit.ledger.newer import NEWER, LeaveNote
 
 POLICIES = ("queue", "queue_one", "skip", "cancel", "allow")
 LOSSES = ("rerun", "rerun", "wait", "fail")
@@ -44,12 +48,13 @@ HOUR = 3600 * SECOND
 
 
 class History:
-    """Grows a book by random commands."""
+    """Grows a book by random commands, of a build that knows a version more than the ledger begins with."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.book = Book(folder)
+        self.book = Book(folder, known=NEWER)
         self.chance = random.Random(seed)
         self.results: list[Any] = []
+        self.pieces: list[StagePush] = []  # of a push under way, in some order
         self.connection = self.book.ledger._connection
         self.jobs = [f"j{number}" for number in range(4)]
         for name in ("a", "b"):
@@ -58,6 +63,7 @@ class History:
         self.makers: list[Callable[[], Command]] = [
             *[self._fire] * 8, *[self._create] * 3, *[self._place] * 12, *[self._report] * 16, *[self._cancel] * 2, *[self._lose] * 2,
             self._pause, self._resume, self._push, self._stretch, self._explain, self._prune, self._node, self._token, self._leave,
+            self._stage, self._stage, self._stage, self._note, self._raise,
         ]  # fmt: skip
 
     def step(self) -> Any:
@@ -115,6 +121,24 @@ class History:
             )  # fmt: skip
             texts.append(encode_job(made))
         return PushProject(project="shop", jobs=tuple(texts), prune=self.chance.random() < 0.7)
+
+    def _stage(self) -> StagePush:
+        """The next piece of a push, or one that came before, or one of another push."""
+        if not self.pieces:
+            data, count = encode_push(self._push()), self.chance.randint(1, 3)
+            size, push = -(-len(data) // count), self.book.new_id()
+            self.pieces = [StagePush(push=push, part=n, parts=count, data=data[n * size : (n + 1) * size]) for n in range(count)]
+            self.chance.shuffle(self.pieces)
+        piece = self.chance.choice(self.pieces)
+        if self.chance.random() < 0.8:
+            self.pieces.remove(piece)
+        return piece
+
+    def _note(self) -> LeaveNote:
+        return LeaveNote(text=self.chance.choice("abc"))
+
+    def _raise(self) -> RaiseLedgerVersion:
+        return RaiseLedgerVersion(version=NEWER.highest - (self.chance.random() < 0.5))
 
     def _fire(self) -> FireRuns:
         fires = []

@@ -64,6 +64,8 @@ NEVER = {
     "events are numbered without a gap": (
         "SELECT 1 FROM (SELECT count(*) AS n, min(number) AS low, max(number) AS high FROM events) WHERE n > 0 AND high - low + 1 <> n"
     ),
+    "runs are counted": "SELECT 1 FROM position WHERE runs <> (SELECT count(*) FROM runs)",
+    "a staging is not complete": "SELECT push FROM staged GROUP BY push HAVING count(*) >= parts",
     "nothing ends before it starts": "SELECT id FROM runs WHERE ended_at < started_at",
 }
 
@@ -123,6 +125,7 @@ class Memory:
         self.time = time
 
 
+# Without `staged`: a push that is refused takes its pieces with it.
 CONTENT = (
     "meta", "keys", "nodes", "tokens", "projects", "versions", "definitions", "jobs", "history", "runs", "stretches", "stages", "attempts",
     "tries", "events",

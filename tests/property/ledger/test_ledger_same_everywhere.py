@@ -1,4 +1,7 @@
-"""The ledger is the same everywhere: one log gives one ledger and the same answers, however it is cut into batches and wherever a snapshot falls."""
+"""The ledger is the same everywhere: one log gives one ledger and the same answers, however it is cut into batches and wherever a snapshot falls.
+
+What is compared is the SQL dump, which holds the rolling digest and its marks. On their way the histories raise the version and stage pushes.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from igor_node.ledger import digest
 from igor_node.ledger.commands import Done, Refused
 from igor_node.ledger.ledger import Ledger
 from raft.interface import Entry
 from tests.property.ledger.histories import History
+from tests.unit.ledger.newer import NEWER
 
 STEPS = 150
+MARK_EVERY = 20  # entries: a history shall meet some marks
 seeds = st.integers(min_value=0, max_value=2**32)
-few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True)
+def _marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "MARK_EVERY", MARK_EVERY)
 
 
 def dump(ledger: Ledger) -> list[str]:
@@ -58,7 +70,7 @@ def test_batch_sizes_do_not_matter(seed: int, largest: int) -> None:
     """Nor does it matter that it is another process's file."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         entries, results, expected = written(Path(one), seed)
-        with closing(Ledger(Path(two) / "ledger.sqlite")) as again:
+        with closing(Ledger(Path(two) / "ledger.sqlite", known=NEWER)) as again:
             answers = replay(again, entries, random.Random(seed), largest)
             assert plain(answers)[-len(results) :] == plain(results)
             assert dump(again) == expected
@@ -71,14 +83,14 @@ def test_a_snapshot_in_the_middle_does_not_matter(seed: int, share: float) -> No
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two, tempfile.TemporaryDirectory() as three:
         entries, _, expected = written(Path(one), seed)
         middle = int(len(entries) * share)
-        first = Ledger(Path(two) / "ledger.sqlite")
+        first = Ledger(Path(two) / "ledger.sqlite", known=NEWER)
         for start in range(0, middle, 50):
             first.apply(entries[start : min(middle, start + 50)])
         copy = Path(three) / "copy"
         assert first.snapshot(copy).index == middle
         first.close()
         for path, snapshot in ((Path(two) / "ledger.sqlite", None), (Path(three) / "ledger.sqlite", copy)):
-            with closing(Ledger(path)) as again:
+            with closing(Ledger(path, known=NEWER)) as again:
                 if snapshot is not None:
                     again.restore(snapshot)
                 for start in range(middle, len(entries), 50):

@@ -27,6 +27,7 @@ from igor_node.ledger.commands import (
 )
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import ReadsSync
+from igor_node.ledger.versions import CommandSet
 from igor_node.stream import AttemptEvent
 from igor_node.words import MILLISECOND, SECOND, parse_instant
 from raft.interface import Entry, Kind
@@ -54,11 +55,11 @@ def job(
 class Book:
     """Applies commands one by one. `now` is the proposer's clock; `term` that of the entries."""
 
-    def __init__(self, folder: Path, *, now: int = START) -> None:
+    def __init__(self, folder: Path, *, now: int = START, known: CommandSet | None = None) -> None:
         self.folder = folder
         self.path = folder / "ledger.sqlite"
         self.heard: list[tuple[int, frozenset[str]]] = []
-        self.ledger = Ledger(self.path, lambda index, topics: self.heard.append((index, topics)))
+        self.ledger = Ledger(self.path, lambda index, topics: self.heard.append((index, topics)), known=known)
         self.now = now
         self.term = 1
         self.count = 0
