@@ -1,6 +1,7 @@
-"""The simulator of consensus: N engines with the production journal in one process, no threads, no sleeping, no clock but a virtual one.
+"""The simulator of consensus: N nodes with the production pump, engine and journal in one process, no threads, no sleeping, a virtual clock.
 
-Read `world.py` first (time, and what happens in it), then `node.py` (one node: the turn of `raft/pump.py`, and its crashes), `network.py` and
-`disks.py` (what may go wrong with messages and writes), `checks.py` (what must be true after every event) and `history.py` (a random life of
-sixty virtual seconds from one seed). A failure prints the command that replays it: `python -m tests.simulation --seed 17`.
+Read `world.py` first (time, and what happens in it), then `node.py` (one node: the turn, its crashes and its sleep), `network.py` and `disks.py`
+(what may go wrong with messages and writes), `clients.py` and `machine.py` (who asks for what, and what it means), `checks.py` and
+`linearizable.py` (what must be true after every event, and of the whole) and `history.py` (a random life from one seed). A failure prints the
+command that replays it: `python -m tests.simulation --seed 17`. `mutations.py` asks whether any of this would notice a fault.
 """

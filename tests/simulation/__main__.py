@@ -9,6 +9,7 @@ import time
 import msgspec
 
 from raft.settings import ALL_MENDS, Mends
+from tests.simulation.checks import Broken
 from tests.simulation.history import History
 
 
@@ -17,7 +18,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, action="append", default=[])
     parser.add_argument("--seeds", help="a range, like 0-299")
     parser.add_argument("--off", action="append", default=[], choices=Mends.__struct_fields__)
-    parser.add_argument("--send-before-sync", action="store_true")
     parser.add_argument("-v", "--verbose", action="store_true")
     arguments = parser.parse_args()
     seeds = list(arguments.seed)
@@ -28,10 +28,10 @@ def main() -> int:
     failed = 0
     began = time.process_time()
     for seed in seeds:
-        history = History(seed, mends, sync_before_send=not arguments.send_before_sync)
+        history = History(seed, mends)
         try:
             history.run()
-        except Exception as problem:
+        except (Broken, Exception) as problem:
             failed += 1
             print(f"seed {seed}: {type(problem).__name__}: {problem}")
             if arguments.verbose:

@@ -1,7 +1,8 @@
 """A random life of a cluster from one seed: it is founded, grows from one voter to three, works, suffers, and must come back.
 
-For `TROUBLE_S` virtual seconds clients ask, members come and go, nodes crash, links break. Then all is mended, and within `RECOVERY_S` there must
-be a leader with a lease that commits, and a few seconds later every member must hold the same ledger.
+For `TROUBLE_S` virtual seconds clients ask, members come and go, nodes crash, sleep and lose their disks' favour, links break. Then all is mended,
+and within `RECOVERY_S` there must be a leader with a lease that commits, and a few seconds later every member must hold the same ledger, and
+what the clients saw must be linearizable.
 """
 
 from __future__ import annotations
@@ -9,39 +10,48 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from raft import membership
-from raft.engine import State
-from raft.interface import Member, Members, NotLeader
+from raft.engine import Engine
+from raft.interface import Member, Members
 from raft.journal import Journal
 from raft.settings import ALL_MENDS, Mends
+from tests.simulation.clients import Client
+from tests.simulation.linearizable import Operation, offending_key
 from tests.simulation.node import SEGMENT_BYTES, SimNode
 from tests.simulation.world import Broken, World
 
 NODES = 5
-TROUBLE_S = 48.0
+CLIENTS = 3
+TROUBLE_S = 32.0
 RECOVERY_S = 8.0
-LENGTH_S = 60.0
+LENGTH_S = 43.0
 WANTED_VOTERS = 3
 
 
 class History:
-    def __init__(self, seed: int, mends: Mends = ALL_MENDS, *, sync_before_send: bool = True) -> None:
+    def __init__(self, seed: int, mends: Mends = ALL_MENDS) -> None:
         streams = seed % 5 not in (1, 3)
         weather = {} if streams else {"loss": 0.03, "doubling": 0.05}
-        self.world = World(seed, mends=mends, sync_before_send=sync_before_send, streams=streams, **weather)
+        self.world = World(seed, mends=mends, streams=streams, **weather)
         self.chance = self.world.chance
         self.world.network.delay_s = self.chance.choice((0.001, 0.004, 0.02))
-        self.mean_fault_s = self.chance.choice((0.6, 1.5, 4.0))
+        self.mean_fault_s = self.chance.choice((0.4, 0.8, 2.5))
+        self.operations: list[Operation] = []
         self.faults: tuple[Callable[[], None], ...] = (
             self.crash_one,
             self.crash_one_in_a_step,
-            self.crash_one_in_a_write,
+            self.crash_one_in_a_step,
             self.separate_some,
             self.separate_leader,
+            self.flap,
             self.cut_one_way,
             self.break_connection,
-            self.stall_one,
-            self.stall_before_sync,
+            self.pause_one,
+            self.pause_in_a_step,
+            self.pause_in_a_step,
             self.slow_network,
+            self.slow_disk,
+            self.full_disk,
+            self.failing_disk,
         )
 
     def run(self) -> None:
@@ -51,29 +61,35 @@ class History:
         membership.found(Journal.open(nodes[0].disk, "j", segment_bytes=SEGMENT_BYTES), Member("a", "a"))
         for node in nodes:
             node.start()
-        self._later(0.05, self.work)
+        for number in range(CLIENTS):
+            Client(world, number, self.operations, LENGTH_S - 2)
+        self._later(0.2, self.work)
         self._later(0.3, self.look_after_members)
         self._later(4.0, self.trouble)
         world.run_until(TROUBLE_S)
         self.mend()
         self.must_recover()
+        self._must_agree()
+        key = offending_key(self.operations)
+        if key is not None:
+            raise Broken("reads and writes are linearizable", f"no order explains what the clients saw of register {key}")
 
     def _later(self, mean_s: float, function: Callable[[], None]) -> None:
         self.world.at(self.world.now + mean_s * (0.3 + 1.4 * self.chance.random()), function)
 
-    # --- clients
+    # --- work for the log, beside that of the clients
 
     def work(self) -> None:
         node = self._leading() or self.chance.choice(list(self.world.nodes.values()))
         for _ in range(self.chance.choice((1, 1, 1, 5, 60)) if self.chance.random() < 0.3 else 1):
             self.world.ask(node, self.chance.randrange(200))
-        if self.chance.random() < 0.2 and node.up and not node.in_turn:
-            node.read()
-        self._later(0.12, self.work)
+        if self.chance.random() < 0.2:
+            self.world.read(node)
+        self._later(0.2, self.work)
 
     def _leading(self) -> SimNode | None:
         """Any node that believes to lead, sometimes one that no longer does."""
-        leading = [node for node in self.world.nodes.values() if node.up and node.engine.state is State.LEADER]
+        leading = self.world.leading()
         return self.chance.choice(leading) if leading else None
 
     # --- members
@@ -82,28 +98,18 @@ class History:
         node = self._leading()
         if self.world.now > TROUBLE_S:
             return
-        if node is not None and not node.in_turn:
-            self._change_members(node)
-            node.wake()
+        if node is not None:
+            if self.chance.random() < 0.05:
+                node.transfer(None)
+            else:
+                node.change_members(self._next_list)
         self._later(0.3 if self.world.now < 5 else 1.2, self.look_after_members)
 
-    def _change_members(self, node: SimNode) -> None:
-        change = self._next_list(node)
-        if change is None:
-            if self.chance.random() < 0.1:
-                node.engine.transfer(None)
-            return
-        try:
-            node.engine.propose_members(change)
-        except (NotLeader, ValueError):
-            return
-        self.world.note(f"{node.id} proposes voters {[m.id for m in change.voters]} learners {[m.id for m in change.learners]}")
-
-    def _next_list(self, node: SimNode) -> Members | None:
-        members, peers = node.engine.members, node.engine.peers()
+    def _next_list(self, engine: Engine) -> Members | None:
+        members, peers = engine.members, engine.peers()
         absent = sorted(self.world.nodes.keys() - members.ids())
         ready = [member.id for member in members.learners if peers[member.id].caught_up and peers[member.id].match_index]
-        others = [member.id for member in members.voters if member.id != node.id]
+        others = [member.id for member in members.voters if member.id != engine.node]
         if len(members.voters) < WANTED_VOTERS and ready:
             return membership.with_voter(members, ready[0])
         if len(members.voters) + len(members.learners) < WANTED_VOTERS and absent:
@@ -134,22 +140,33 @@ class History:
                 self.world.crash(node, power=self.chance.random() < 0.5)
 
     def crash_one_in_a_step(self) -> None:
-        self._someone().steps_left = self.chance.randrange(1, 8)
-
-    def crash_one_in_a_write(self) -> None:
-        self._someone().disk.steps_left = self.chance.randrange(1, 8)
+        self._someone().die_in_a_step(self.chance.randrange(1, 12))
 
     def separate_some(self) -> None:
+        self.world.separate(self._group())
+        self._later(2.0, self.world.heal)
+
+    def _group(self) -> set[str]:
         names = list(self.world.nodes)
         self.chance.shuffle(names)
-        self.world.separate(set(names[: self.chance.randrange(1, NODES)]))
-        self._later(2.0, self.world.heal)
+        return set(names[: self.chance.randrange(1, NODES)])
 
     def separate_leader(self) -> None:
         leader = self.world.leader()
         if leader is not None:
             self.world.separate({leader.id})
             self._later(1.5, self.world.heal)
+
+    def flap(self) -> None:
+        """A partition that comes and goes, faster than elections or slower."""
+        self._flap(self._group(), self.world.now + 4 * self.chance.random(), self.chance.choice((0.05, 0.3, 0.8)))
+
+    def _flap(self, group: set[str], until: float, mean_s: float) -> None:
+        if self.world.now > until:
+            self.world.heal()
+            return
+        (self.world.separate(group) if self.chance.random() < 0.5 else self.world.heal())
+        self._later(mean_s, lambda: self._flap(group, until, mean_s))
 
     def cut_one_way(self) -> None:
         for link in self.chance.sample(self.world.network.all_links(), self.chance.randrange(1, 4)):
@@ -161,11 +178,12 @@ class History:
             self.world.network.disconnect(link)
             self.world.network.connect(link)
 
-    def stall_one(self) -> None:
+    def pause_one(self) -> None:
         self._someone().stalled_until = self.world.now + 2.5 * self.chance.random()
 
-    def stall_before_sync(self) -> None:
-        self._someone().stall_before_sync_s = 1.5 * self.chance.random()
+    def pause_in_a_step(self) -> None:
+        """Between deciding and syncing, between two messages, before a transaction: there is no place where a process cannot stand still."""
+        self._someone().sleep_in_a_step(self.chance.randrange(1, 12), 1.5 * self.chance.random())
 
     def slow_network(self) -> None:
         self.world.network.delay_s = self.chance.choice((0.001, 0.004, 0.02, 0.1, 0.3))
@@ -174,6 +192,20 @@ class History:
     def _ordinary_network(self) -> None:
         self.world.network.delay_s = 0.004
 
+    def slow_disk(self) -> None:
+        self._trouble_with_a_disk(lambda node: setattr(node.trouble, "slow_s", self.chance.choice((0.01, 0.1, 0.6))))
+
+    def full_disk(self) -> None:
+        self._trouble_with_a_disk(lambda node: setattr(node.trouble, "full", True))
+
+    def _trouble_with_a_disk(self, begin: Callable[[SimNode], None]) -> None:
+        node = self._someone()
+        begin(node)
+        self._later(2.0, node.trouble.repair)
+
+    def failing_disk(self) -> None:
+        self._someone().fail_in_a_step(self.chance.randrange(1, 6))
+
     # --- and back
 
     def mend(self) -> None:
@@ -181,20 +213,19 @@ class History:
         world.note("all is mended")
         world.network.delay_s, world.network.loss, world.network.doubling = 0.002, 0.0, 0.0
         for node in world.nodes.values():
-            node.steps_left = node.disk.steps_left = None
+            node.trouble.repair()
             world.start(node)
         world.heal()
 
     def must_recover(self) -> None:
         world, checks = self.world, self.world.checks
-        before = checks.highest_acknowledged
+        before = checks.visible
         deadline = TROUBLE_S + RECOVERY_S
-        recovered = world.run_until(deadline, lambda: checks.highest_acknowledged > before and world.well_led())
+        recovered = world.run_until(deadline, lambda: checks.visible > before and world.well_led())
         if not recovered:
             raise Broken("it recovers", f"no leader committed anything within {RECOVERY_S} s after all was mended")
         self.recovered_s = world.now - TROUBLE_S
         world.run_until(LENGTH_S)
-        self._must_agree()
 
     def _must_agree(self) -> None:
         leader = self.world.leader()

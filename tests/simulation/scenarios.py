@@ -149,7 +149,7 @@ def unsynced_answers(world: World) -> None:
 
     def strike(_source: str, target: str, message: Any) -> None:
         if target == "b" and isinstance(message, Append) and message.entries:
-            b.steps_left = 1 if world.sync_before_send else 2  # right after the decision, or right after the sending
+            b.die_in_a_step(2, power=True)  # after the write, before the sync
 
     Interceptor(world).seen = strike
     world.restarts = False
@@ -316,6 +316,8 @@ def a_vote_that_arrives_twice(world: World) -> None:
             if message.pre:
                 return source != ("a" if world.nodes["a"].engine.term == 1 else "c")
             return (source == "a" and target in "cde") or (source == "c" and target in "ab")
+        if isinstance(message, VoteReply):
+            return source in "ab" and target == "c"  # who would tell c of a's term
         return isinstance(message, Append)
 
     def double(source: str, target: str, message: Any) -> None:
@@ -419,7 +421,7 @@ def a_read_at_a_deposed_leader(world: World) -> None:
     new = next(node for node in others if node.engine.state is State.LEADER)
     work(world, new, 3)
     must(old.engine.state is State.LEADER, "scenario", "a no longer believes to lead")
-    old.read()
+    world.read(old)
     world.pass_time(0.5)
 
 

@@ -1,37 +1,53 @@
-"""Three hundred lives of a cluster, sixty virtual seconds each, with every promise checked after every event."""
+"""Four hundred lives of a cluster, with every promise checked after every event. `make soak` lives through twenty thousand."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from tests.simulation.checks import Broken
 from tests.simulation.history import History
 
-SEEDS = 300
-BLOCK = 25
+SEEDS = 400
+BLOCK = 20
+SOAK_SEEDS = 20_000
+SOAK_BLOCK = 500
+SUFFERED = ("kills", "power cuts", "halts", "logs cut back", "snapshots installed")
+
+
+def run(seeds: range) -> Counter[str]:
+    """What happened in them. A failure names the promise and prints the one command that replays it."""
+    counts: Counter[str] = Counter()
+    for seed in seeds:
+        history = History(seed)
+        try:
+            history.run()
+        except (Broken, Exception) as problem:
+            story = "\n".join(history.world.notes[-30:])
+            pytest.fail(f"{type(problem).__name__}: {problem}\nreplay: python -m tests.simulation --seed {seed} -v\n{story}", pytrace=True)
+        checks = history.world.checks
+        counts += history.world.counts
+        counts += Counter(terms=len(checks.leaders), acknowledged=checks.acknowledgements, reads=checks.reads, operations=len(history.operations))
+    return counts
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK), ids=lambda first: f"seeds {first}-{first + BLOCK - 1}")
 def test_histories_keep_every_promise(first: int):
-    """A failure names the promise and prints the one command that replays it."""
-    suffered = {"kills": 0, "power cuts": 0, "logs cut back": 0, "snapshots installed": 0}
-    terms = acknowledged = reads = 0
-    for seed in range(first, first + BLOCK):
-        history = History(seed)
-        try:
-            history.run()
-        except BaseException as problem:
-            story = "\n".join(history.world.notes[-30:])
-            pytest.fail(f"{type(problem).__name__}: {problem}\nreplay: python -m tests.simulation --seed {seed} -v\n{story}", pytrace=True)
-        world = history.world
-        suffered = {kind: count + world.counts[kind] for kind, count in suffered.items()}
-        terms += len(world.checks.leaders)
-        acknowledged += world.checks.acknowledgements
-        reads += world.checks.reads
+    counts = run(range(first, first + BLOCK))
     # A simulator that nothing happens in keeps every promise too.
-    assert all(count > BLOCK for count in suffered.values()), suffered
-    assert terms > 5 * BLOCK
-    assert acknowledged > 500 * BLOCK
-    assert reads > 10 * BLOCK
+    assert all(counts[kind] > BLOCK for kind in SUFFERED), counts
+    assert counts["terms"] > 5 * BLOCK
+    assert counts["acknowledged"] > 400 * BLOCK
+    assert counts["reads"] > 50 * BLOCK
+    assert counts["operations"] > 100 * BLOCK
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("first", range(SEEDS, SOAK_SEEDS, SOAK_BLOCK), ids=lambda first: f"seeds {first}-{first + SOAK_BLOCK - 1}")
+def test_thousands_of_histories_keep_every_promise(first: int):
+    run(range(first, min(first + SOAK_BLOCK, SOAK_SEEDS)))
 
 
 def test_a_history_can_be_replayed_to_the_letter():
@@ -42,3 +58,4 @@ def test_a_history_can_be_replayed_to_the_letter():
     assert first.world.notes == second.world.notes
     assert first.world.events == second.world.events
     assert first.world.checks.chain == second.world.checks.chain
+    assert first.operations == second.operations

@@ -17,10 +17,13 @@ from raft.interface import Entry, Kind, Member, Members
 from raft.journal import Journal
 from raft.settings import ALL_MENDS, DEFAULT_SETTINGS, Mends, Settings
 from tests.simulation.checks import Broken, Checks
+from tests.simulation.clients import Attempt, Reading
+from tests.simulation.machine import Command, Verb
 from tests.simulation.network import Network
 from tests.simulation.node import SEGMENT_BYTES, SimNode
 
 NOTES_KEPT = 400
+EVENTS_LIMIT = 200_000  # ten times what a lively history has: nodes that keep each other or themselves awake
 
 
 class World:
@@ -30,14 +33,12 @@ class World:
         *,
         settings: Settings = DEFAULT_SETTINGS,
         mends: Mends = ALL_MENDS,
-        sync_before_send: bool = True,
         **network: Any,
     ) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
         self.settings = settings
         self.mends = mends
-        self.sync_before_send = sync_before_send
         self.now = 0.0
         self.events = 0
         self.notes: list[str] = []
@@ -51,17 +52,24 @@ class World:
 
     def at(self, time: float, function: Callable[..., None], *arguments: Any) -> None:
         self.events += 1
+        if self.events > EVENTS_LIMIT:
+            raise Broken("nodes come to rest", f"{self.events} events in {self.now:.1f} s")
         heapq.heappush(self._heap, (time, self.events, function, arguments))
 
     def run_until(self, time: float, condition: Callable[[], bool] | None = None) -> bool:
-        """To that time, or to the event after which `condition` holds; True if it does."""
+        """To that time, or to the event after which `condition` holds; True if it does.
+
+        A node that sleeps in the middle of its turn calls this from within an event. Where another falls asleep meanwhile, for longer, both wake up
+        when that one does: the time never goes back.
+        """
         heap = self._heap
         while heap and heap[0][0] <= time:
-            self.now, _, function, arguments = heapq.heappop(heap)
+            due, _, function, arguments = heapq.heappop(heap)
+            self.now = max(self.now, due)
             function(*arguments)
             if condition is not None and condition():
                 return True
-        self.now = time
+        self.now = max(self.now, time)
         return condition is not None and condition()
 
     def note(self, text: str) -> None:
@@ -128,16 +136,23 @@ class World:
     def pass_time(self, seconds: float) -> None:
         self.run_until(self.now + seconds)
 
+    def leading(self) -> list[SimNode]:
+        """The nodes that believe to lead."""
+        return [node for node in self.nodes.values() if node.up and node.engine.state is State.LEADER]
+
     def leader(self) -> SimNode | None:
-        """Of the nodes that believe to lead the one of the highest term."""
-        leading = [node for node in self.nodes.values() if node.up and node.engine.state is State.LEADER]
-        return max(leading, key=lambda node: node.engine.term, default=None)
+        """Of these the one of the highest term."""
+        return max(self.leading(), key=lambda node: node.engine.term, default=None)
 
     def ask(self, node: SimNode, size: int = 12) -> int:
-        """A client's command, to that node."""
+        """A command that changes nothing, asked of that node once, come what may."""
         self.operations += 1
-        node.ask(self.operations, self.operations.to_bytes(8, "big") + bytes(size))
+        Attempt(self, Command(self.operations, 1, Verb.FILL)).ask(node, size + 8)
         return self.operations
+
+    def read(self, node: SimNode, key: int = 0) -> None:
+        """Asked of that node once."""
+        Reading(self, key).ask(node)
 
     # --- weather
 
