@@ -225,7 +225,7 @@ class Cluster:
         """The command line with all nodes' addresses and the admin token."""
         addresses = ",".join(node.address for node in self.nodes if (node.folder / "address").exists())
         return subprocess.run(
-            [sys.executable, "-m", "igor_node.cli.igor", *arguments],
+            [*self.nodes[0].prefix, sys.executable, "-m", "igor_node.cli.igor", *arguments],
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -275,6 +275,16 @@ class Cluster:
             return len(seen["voters"]) >= wanted and bool(seen["leader"]) and len(up) >= len(self.nodes)
 
         wait_for(enough, timeout_s, f"{wanted} voters")
+
+    def wait_level(self, timeout_s: float = 30) -> None:
+        """Every running node has applied what its own leader has committed, in the same term."""
+
+        def level() -> bool:
+            stands = [node.request("GET", "/v1/cluster")[2] for node in self.nodes if node.running]
+            least = max(stand["commit_index"] for stand in stands)
+            return len({(stand["term"], stand["leader"]) for stand in stands}) == 1 and all(stand["applied_index"] >= least for stand in stands)
+
+        wait_for(level, timeout_s, "all nodes to be level", poll_s=0.02)
 
     def run(self, run: str) -> Any:
         return self.api("GET", f"/v1/runs/{run}")

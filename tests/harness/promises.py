@@ -1,4 +1,4 @@
-"""What clients were promised, under load: pushes, runs on demand, pauses and consistent reads from threads, each noting what was answered and when.
+"""What clients were promised, under load: pushes, runs on demand, pauses, reads and who leads, from threads that note what was answered and when.
 
     with Promises(cluster, chance) as promises:      # the threads work until the block ends
         …                                            # whatever may happen to nodes and network
@@ -6,7 +6,8 @@
 
 A push names the version that it replaces, so a project is a register with compare-and-swap whose value counts up: each version is made by one push.
 What was acknowledged must be there, what was read must lie between what was surely there before and what could have been there, and what was
-answered nothing or 5xx may be there or not. Idempotency keys must give the run that they first gave.
+answered nothing or 5xx may be there or not. Idempotency keys must give the run that they first gave. Two nodes never lead one term, and a node that
+leads an older term never has a lease again once another was seen to have one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from tests.harness.cluster import Cluster, Node
 
 PAUSE_S = 0.05  # between two requests of a thread
-TIMEOUT_S = 6.0  # of a request: a node without a quorum says so within 5 s
+TIMEOUT_S = 1.5  # of a request: what a node that is cut off would say later is not waited for
 PROJECT = "promised"
 RUNS, PAUSED = "on-demand", "paused-or-not"
 
@@ -36,6 +37,16 @@ class Seen:
     node: str
 
 
+@dataclass(frozen=True)
+class Led:
+    """A node said that it leads a term, with a lease, at some moment of that span."""
+
+    node: str
+    term: int
+    began: float
+    ended: float
+
+
 @dataclass
 class Promises:
     cluster: Cluster
@@ -45,6 +56,7 @@ class Promises:
     pushed: dict[int, str] = field(default_factory=dict)  # version -> what it said
     tried: dict[str, float] = field(default_factory=dict)  # what a push said -> when it was sent
     seen: list[Seen] = field(default_factory=list)
+    led: list[Led] = field(default_factory=list)
     acknowledged: int = 0
     refused: int = 0
     _made_at: dict[int, float] = field(default_factory=dict)  # version -> when its push was answered
@@ -60,7 +72,7 @@ class Promises:
 
     def __enter__(self) -> Promises:
         self._stop.clear()
-        work = (self._push, self._run, self._pause, self._read)
+        work = (self._push, self._push, self._run, self._pause, self._read, self._watch)
         self._threads = [threading.Thread(target=self._keep_on, args=(one,), daemon=True) for one in work]
         for thread in self._threads:
             thread.start()
@@ -69,7 +81,7 @@ class Promises:
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(4 * TIMEOUT_S)
+            thread.join(10 * TIMEOUT_S)
 
     # --- the load
 
@@ -120,6 +132,16 @@ class Promises:
     def _note(self, version: int, began: float, node: Node) -> None:
         self.seen.append(Seen(version, began, time.monotonic(), node.name))
 
+    def _watch(self, _: str) -> None:
+        for node in self.cluster.nodes:
+            began = time.monotonic()
+            try:
+                status, _headers, answer = node.request("GET", "/v1/leader", timeout_s=TIMEOUT_S)
+            except OSError:
+                continue
+            if status == 200 and answer["here"]:
+                self.led.append(Led(node.name, answer["term"], began, time.monotonic()))
+
     def _run(self, key: str) -> None:
         status, answer, _ = self._ask("POST", f"/v1/jobs/{PROJECT}/{RUNS}/runs", {}, {"Idempotency-Key": key})
         if status in (200, 201):
@@ -138,7 +160,7 @@ class Promises:
 
     def faults(self) -> list[str]:
         """Asks the cluster, which must be whole. Between two loads or after the last."""
-        return [*self._wrong, *self._lost_pushes(), *self._lost_runs(), *self._lost_pause(), *self._reads_that_lie()]
+        return [*self._wrong, *self._lost_pushes(), *self._lost_runs(), *self._lost_pause(), *self._reads_that_lie(), *self._two_leaders()]
 
     def _lost_pushes(self) -> list[str]:
         now = self.cluster.api("GET", f"/v1/projects/{PROJECT}?consistent=1")
@@ -185,6 +207,19 @@ class Promises:
             word = self.pushed.get(one.version)
             if word is not None and self.tried.get(word, 0.0) > one.ended:
                 wrong.append(f"a read of {one.node} gave version {one.version} before its push was sent")
+        return wrong
+
+    def _two_leaders(self) -> list[str]:
+        wrong = []
+        leaders: dict[int, str] = {}
+        newest: Led | None = None  # that was told before all that comes
+        for one in sorted(self.led, key=lambda led: led.began):
+            if leaders.setdefault(one.term, one.node) != one.node:
+                wrong.append(f"{one.node} and {leaders[one.term]} both led term {one.term}")
+            if newest is not None and one.term < newest.term and newest.ended < one.began:
+                wrong.append(f"{one.node} had a lease for term {one.term} after {newest.node} had one for term {newest.term}")
+            if newest is None or one.term > newest.term:
+                newest = one
         return wrong
 
 
