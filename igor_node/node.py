@@ -22,6 +22,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -37,15 +38,18 @@ from igor_node.http.auth import compose_token, derive_secret, parse_token
 from igor_node.http.listener import Listener, address_of, open_port
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
-from igor_node.ledger import queries
+from igor_node.ledger import distrust, queries, query_digests
 from igor_node.ledger.changes import Changes
-from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, Refused, RegisterNode, encode_envelope
+from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, Refused, RegisterNode
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import Reads
 from igor_node.settings import Join, NodeSettings, split_address
+from igor_node.stream import Differs
 from igor_node.words import Conflict, IgorError, Invalid, Role, Unavailable, new_id
 from raft.interface import Halted, Members, NotLeader, Unknown
+from raft.reinstall import fetch_copy
 from raft.replica import Replica
+from raft.snapshot import TransferFailed
 from raft.wire import MAGIC
 
 STOPPED, FAILED, USAGE, REFUSED = 0, 1, 2, 4  # exit codes; 3 is DataDirProblem's own
@@ -53,6 +57,7 @@ FOUND_TIMEOUT_S = 30.0
 JOIN_TIMEOUT_S = 20.0  # a cluster in an election answers 503 for a moment
 JOIN_PAUSE_S = 0.5
 HAND_OVER_S = 1.5  # a planned stop costs no election time-out
+REINSTALL_PAUSE_S = 1.0
 LEADER_PAUSE_S = 1.0  # after a fault in a leader's loops, before they are started again
 
 log = structlog.get_logger("node")
@@ -222,8 +227,11 @@ class Node:
         loop = asyncio.get_running_loop()
         folder = self.data.path
         async with AsyncExitStack() as stack:
+            if not await self._reinstall(folder / "ledger.sqlite"):
+                return
             ledger = self.ledger = Ledger(folder / "ledger.sqlite", lambda index, topics: _soon(loop, self.changes.notify, index, topics))
             stack.callback(ledger.close)
+            log.info("the ledger is open", index=ledger.applied().index, version=ledger.version)
             self.changes.notify(ledger.applied().index, ())
             self.reads = Reads(folder / "ledger.sqlite")
             stack.callback(self.reads.close)
@@ -233,7 +241,7 @@ class Node:
             )  # fmt: skip
             stack.push_async_callback(self.replica.close)
             leader = Leader(
-                node=me.id, replica=self.replica, reads=self.reads, changes=self.changes, clock=self.clock, key=self.key,
+                node=me.id, replica=self.replica, ledger=ledger, reads=self.reads, changes=self.changes, clock=self.clock, key=self.key,
                 leader_address=self._leader_address,
             )  # fmt: skip
             self.agent = self._make_agent()
@@ -257,7 +265,8 @@ class Node:
             AgentSettings(
                 node=me.id, name=me.name, cluster=me.cluster, address=me.address, version=__version__, folder=self.data.path / "attempts",
                 term_file=self.data.path / "term", token=self._node_token, addresses=self._where_to_look, labels=me.labels, slots=me.slots,
-                environment=self.settings.environment,
+                environment=self.settings.environment, ledger_version=self.ledger.known.highest, mark=lambda: self.ledger.mark,
+                differs=self._differs,
             )
         )  # fmt: skip
 
@@ -280,6 +289,7 @@ class Node:
             logs=self.agent.logs,
             auth=self.settings.auth == "required",
             leave=self._remove_member,
+            entry=self._entry,
         )
 
     async def _lead(self, leader: Leader) -> None:
@@ -303,6 +313,39 @@ class Node:
                 await self.replica.transfer_leadership(None, HAND_OVER_S)
             except (NotLeader, Unknown, Halted):
                 return  # nobody could take it, so they elect
+
+    # --- a ledger that is not what the majority's is
+
+    async def _differs(self, word: Differs) -> None:
+        """The leader says so. What it calls wrong is looked up once more: the word may be about a ledger that was replaced meanwhile."""
+        kept = (await self.reads.query(query_digests.digests)).marks
+        if kept.get(word.upto, word.digest.hex()) == word.digest.hex() or self.halted is not None:
+            return
+        found = await asyncio.to_thread(distrust.distrust, self.ledger, word.after, word.upto)
+        await self._hand_over()
+        self._halt(f"the ledger here {found}; start this node again, and it takes a copy from another member")
+
+    async def _reinstall(self, path: Path) -> bool:
+        """Before consensus begins: a node without a ledger it can trust is down, and neither votes nor acknowledges. False: it was told to stop."""
+        found = distrust.distrusted(path)
+        if found is None:
+            return True
+        log.warning("the ledger of this node is replaced by a copy from another member", reason=f"it {found}")
+        me, fresh = self.identity, self.data.path / "copy.part"
+        while not self.stop.is_set():
+            try:
+                stands = await asyncio.to_thread(
+                    fetch_copy, node=me.id, address=me.address, cluster=me.cluster, key=self.key, folder=self.data.path / "raft",
+                    members=found.members, path=fresh,
+                )  # fmt: skip
+            except TransferFailed as problem:
+                log.warning("no member could give a copy of the ledger; asking again", reason=str(problem))
+                await self.clock.sleep(REINSTALL_PAUSE_S)
+                continue
+            await asyncio.to_thread(distrust.install, path, fresh)
+            log.info("the ledger was replaced", index=stands.index)
+            return True
+        return False
 
     def _halt(self, reason: str) -> None:
         self.halted = reason
@@ -340,7 +383,7 @@ class Node:
         async with asyncio.timeout(FOUND_TIMEOUT_S):
             while True:
                 now = self.clock.now()
-                entry = encode_envelope(Envelope(id=new_id(now), at=now, actor="founder", command=command))  # type: ignore[arg-type]
+                entry = self._entry(Envelope(id=new_id(now), at=now, actor="founder", command=command))  # type: ignore[arg-type]
                 try:
                     answer = (await self.replica.propose(entry, FOUND_TIMEOUT_S)).result
                 except NotLeader:
@@ -360,6 +403,10 @@ class Node:
         await self.replica.remove(node, FOUND_TIMEOUT_S)
 
     # --- answers for the other parts; asked anew each time
+
+    def _entry(self, envelope: Envelope) -> bytes:
+        """The command as the cluster understands it now. Raises TooNew where it does not yet."""
+        return self.ledger.known.entry(envelope, self.ledger.version)
 
     def _members(self) -> Members:
         return self.replica.status().members

@@ -35,16 +35,18 @@ class Hello(msgspec.Struct, tag="hello", frozen=True, omit_defaults=True):
     boot_id: str
     term: int  # the highest term this node has seen; a leader with a lower one must close the stream
     attempts: tuple[str, ...] = ()
+    ledger_version: int = 0  # the highest that its program knows; 0: a program that does not say
 
 
 class Heartbeat(msgspec.Struct, tag="beat", frozen=True, omit_defaults=True):
-    """Once a second. `attempts`: those whose wrapper holds its lock now."""
+    """Once a second. `attempts`: those whose wrapper holds its lock now. `mark`: the newest index with its digest that its ledger keeps."""
 
     seq: int
     sent_at: int
     attempts: tuple[str, ...] = ()
     load_milli: int = 0  # load average of one minute, in thousandths
     memory_free_bytes: int = 0
+    mark: tuple[int, bytes] | None = None
 
 
 class AttemptEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -158,6 +160,15 @@ class Cancel(msgspec.Struct, tag="cancel", frozen=True):
     reason: str
 
 
+class Differs(msgspec.Struct, tag="differs", frozen=True):
+    """The node's ledger is not what the majority's is: `digest` is right at index `upto`, and at `after` the node was right still (0: not known)."""
+
+    term: int
+    after: int
+    upto: int
+    digest: bytes
+
+
 class Acknowledge(msgspec.Struct, tag="ack", frozen=True):
     """For each attempt the highest seq that is committed. An attempt whose `ended`/`revoked`/`refused` is acknowledged is finished."""
 
@@ -173,7 +184,7 @@ class Farewell(msgspec.Struct, tag="farewell", frozen=True):
     reason: str
 
 
-ToNode = Welcome | HeartbeatReply | Assign | Revoke | Cancel | Acknowledge | Farewell
+ToNode = Welcome | HeartbeatReply | Assign | Revoke | Cancel | Acknowledge | Differs | Farewell
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_leader = msgspec.msgpack.Decoder(ToLeader).decode

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,9 @@ class AgentSettings:
     slots: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)  # what the node's owner gives to every command
     keep_logs: Span = KEEP_LOGS
+    ledger_version: int = 0  # the highest that this program knows
+    mark: Callable[[], tuple[int, bytes] | None] = lambda: None  # the newest index and digest of the ledger here
+    differs: Callable[[stream.Differs], Awaitable[None]] | None = None  # the leader says that the ledger here is wrong
 
 
 @dataclass
@@ -246,13 +249,14 @@ class Agent:
         return stream.Hello(
             protocol=stream.PROTOCOL, node=settings.node, name=settings.name, address=settings.address, labels=dict(settings.labels),
             slots=settings.slots, version=settings.version, cluster=settings.cluster, boot_id=self.pulse.boot_id, term=term,
-            attempts=tuple(self._open),
+            attempts=tuple(self._open), ledger_version=settings.ledger_version,
         )  # fmt: skip
 
     def heartbeat(self, seq: int) -> stream.Heartbeat:
         attempts = tuple(name for name, entry in self._open.items() if not entry.ended and not entry.broken)
         load = int(os.getloadavg()[0] * 1000)
-        return stream.Heartbeat(seq=seq, sent_at=wall_now(), attempts=attempts, load_milli=load, memory_free_bytes=_memory_free())
+        mark = self.settings.mark()
+        return stream.Heartbeat(seq=seq, sent_at=wall_now(), attempts=attempts, load_milli=load, memory_free_bytes=_memory_free(), mark=mark)
 
     async def handle(self, message: stream.ToNode) -> None:
         match message:
@@ -264,6 +268,8 @@ class Agent:
                 await self._ask_all(message.attempts, "revoke", message.reason)
             case stream.Cancel():
                 await self._ask_all(message.attempts, "cancel", message.reason)
+            case stream.Differs() if self.settings.differs is not None:
+                await self.settings.differs(message)
             case stream.Welcome():
                 await self._forget(message.forget)
 

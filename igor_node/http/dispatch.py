@@ -147,7 +147,7 @@ class Call:
     async def propose(self, command: commands.AnyCommand) -> Any:
         """The value of what was done. A refusal raises its error of `words`."""
         envelope = commands.Envelope(id=self.command_id, at=self.now(), actor=self.caller.actor, command=command)
-        entry = commands.encode_envelope(envelope)
+        entry = self.services.entry(envelope)
         if len(entry) > ENTRY_LIMIT_BYTES:
             raise words.TooLarge(
                 f"this makes an entry of {len(entry)} bytes in the ledger, at most {ENTRY_LIMIT_BYTES} are possible",

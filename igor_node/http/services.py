@@ -15,6 +15,7 @@ import msgspec
 
 from igor_node.edges import Clock
 from igor_node.ledger.changes import Changes
+from igor_node.ledger.commands import Envelope, encode_envelope
 from igor_node.output import LogPiece
 from raft.interface import Members, NodeId, Proposed, Term
 
@@ -139,5 +140,6 @@ class Services:
     logs: Logs
     auth: bool = True
     leave: Callable[[str], Awaitable[None]] | None = None  # leader: takes a node out of the Raft members before it is removed
+    entry: Callable[[Envelope], bytes] = encode_envelope  # a command as the cluster understands it; raises where it does not yet
     hosts: frozenset[str] = field(default_factory=frozenset)  # further host names under which this node may be asked
     metrics: Callable[[], Mapping[str, Any]] = dict  # name -> number, for /metrics

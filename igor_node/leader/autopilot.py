@@ -63,12 +63,15 @@ class Autopilot:
         self._since = {node: self._since.get(node, now) for node in connected}
 
     def _candidates(self, nodes: Sequence[NodeRow], caught_up: set[str], members: Mapping[str, str]) -> list[Candidate]:
-        now = self._reign.clock.monotonic_ns()
+        now, announced, version = self._reign.clock.monotonic_ns(), self._hub.announced(), self._reign.ledger.version
         return [
             Candidate(
                 node=node.node,
                 address=self._address(node, members),
-                stable=node.state == NodeState.UP and now - self._since.get(node.node, now) >= STABLE,
+                stable=node.state == NodeState.UP
+                and now - self._since.get(node.node, now) >= STABLE
+                and node.node in announced
+                and announced[node.node].version >= version,  # an older program halts at its first look into the ledger
                 gone=node.state == NodeState.LOST,
                 caught_up=node.node in caught_up,
             )

@@ -27,9 +27,12 @@ from igor_node.leader.reign import Deposed, Reign
 from igor_node.leader.renewal import is_renewal_token
 from igor_node.ledger import query_attempts, query_cluster
 from igor_node.ledger.commands import NodeChanged, Refused, RegisterNode, ReportEvents
+from igor_node.ledger.digest import Mark
 from igor_node.ledger.query_attempts import AttemptRow, OpenAttempt
 from igor_node.ledger.query_cluster import NodeRow
+from igor_node.ledger.schema import FIRST_VERSION
 from igor_node.rules.node_loss import fallen_silent
+from igor_node.rules.versions import Announced
 from igor_node.stream import (
     EVENTS_PER_REPORT,
     FRAME_LIMIT_BYTES,
@@ -166,6 +169,7 @@ class Hub:
         self.bell = asyncio.Event()
         self._streams: dict[str, _Stream] = {}
         self._heard: dict[str, int] = {}
+        self._announced: dict[str, Announced] = {}
         self._over = asyncio.Event()
 
     # --- what the other loops ask
@@ -178,6 +182,20 @@ class Hub:
     def heard_mono(self, node: str) -> int:
         """The last sign of life, or the begin of this term."""
         return self._heard.get(node, self.reign.began_mono)
+
+    def announced(self) -> dict[str, Announced]:
+        """What the programs of connected nodes know; one that came back as it was has said so all the time."""
+        return {node: said for node, said in self._announced.items() if node in self.connected}
+
+    def marks(self) -> dict[str, Mark]:
+        """The newest mark of each connected node's ledger."""
+        beats = {node: stream.last_beat for node, stream in self._streams.items()}
+        return {node: Mark(*beat.mark) for node, beat in beats.items() if beat is not None and beat.mark is not None}
+
+    def tell(self, node: str, message: ToNode) -> None:
+        """Puts it on the node's stream, where there is one."""
+        if (stream := self._streams.get(node)) is not None:
+            stream.put(message)
 
     def views(self) -> list[LiveView]:
         now = self.reign.clock.monotonic_ns()
@@ -328,6 +346,9 @@ class Hub:
         if before is not None:
             before.replaced.set()
         self._streams[node_id] = stream
+        version = stream.hello.ledger_version or FIRST_VERSION
+        if (said := self._announced.get(node_id)) is None or said.version != version:
+            self._announced[node_id] = Announced(version, self.reign.clock.monotonic_ns())
         self._heard[node_id] = self.reign.clock.monotonic_ns()
         self.bell.set()
 

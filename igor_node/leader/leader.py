@@ -12,13 +12,15 @@ from collections.abc import Awaitable, Callable
 
 from igor_node.edges import Clock
 from igor_node.leader.autopilot import Autopilot
+from igor_node.leader.digests import Digests
 from igor_node.leader.fires import FiresLoop
 from igor_node.leader.hub import Hub, LiveView, NodeStreams
-from igor_node.leader.needs import Reads, Replica
+from igor_node.leader.needs import Ledger, Reads, Replica
 from igor_node.leader.placement import PlacementLoop
 from igor_node.leader.reign import Deposed, Reign
 from igor_node.leader.retention import Retention
 from igor_node.leader.timekeeping import Timekeeping
+from igor_node.leader.versions import Versions
 from igor_node.leader.watch import NodeWatch
 from igor_node.ledger.changes import Changes
 from raft.interface import Halted, Term
@@ -38,6 +40,7 @@ class Leader:
         *,
         node: str,
         replica: Replica,
+        ledger: Ledger,
         reads: Reads,
         changes: Changes,
         clock: Clock,
@@ -46,6 +49,7 @@ class Leader:
     ) -> None:
         self._node = node
         self._replica = replica
+        self._ledger = ledger
         self._reads = reads
         self._changes = changes
         self._clock = clock
@@ -54,7 +58,7 @@ class Leader:
 
     async def serve(self, term: Term) -> None:
         """Returns when this node does not lead the term any more."""
-        reign = Reign(term, self._node, self._replica, self._reads, self._changes, self._clock, self._key)
+        reign = Reign(term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._key)
         hub = Hub(reign)
         log.info("leading term %d", term)
         self.streams.begin(hub)
@@ -77,6 +81,8 @@ class Leader:
             ("watch", lambda: NodeWatch(reign, hub).run),
             ("autopilot", lambda: Autopilot(reign, hub).run),
             ("retention", lambda: Retention(reign).run),
+            ("versions", lambda: Versions(reign, hub).run),
+            ("digests", lambda: Digests(reign, hub).run),
             ("timekeeping", lambda: Timekeeping(reign).run),
         ]
         try:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
+from igor_node.ledger.versions import CommandSet
 from raft.interface import Member, Members, NodeId, Proposed, Term
 
 T = TypeVar("T")
@@ -44,6 +45,15 @@ class Replica(Protocol):
     async def add_voter(self, node: NodeId, timeout: float) -> None: ...
     async def remove(self, node: NodeId, timeout: float) -> None: ...
     async def transfer_leadership(self, to: NodeId | None, timeout: float) -> bool: ...
+
+
+class Ledger(Protocol):
+    """`ledger.ledger.Ledger`: what may be proposed to it."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def known(self) -> CommandSet: ...
 
 
 class Reads(Protocol):

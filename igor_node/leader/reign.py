@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from igor_node.edges import Clock
-from igor_node.leader.needs import Reads, Replica
+from igor_node.leader.needs import Ledger, Reads, Replica
 from igor_node.ledger.changes import Changes
-from igor_node.ledger.commands import Command, Done, Envelope, Refused, encode_envelope
+from igor_node.ledger.commands import Command, Done, Envelope, Refused
 from igor_node.words import SECOND, new_id
 from raft.interface import NotLeader, Term, Unknown
 
@@ -35,6 +35,7 @@ class Reign:
     term: Term
     node: str
     replica: Replica
+    ledger: Ledger
     reads: Reads
     changes: Changes
     clock: Clock
@@ -55,9 +56,13 @@ class Reign:
         return (self.clock.monotonic_ns() - self.began_mono) / SECOND
 
     async def propose(self, command: Command) -> Done | Refused:
-        """What apply answered. An unknown outcome is asked again under the same id for as long as the term lasts. Raises Deposed."""
+        """What apply answered. An unknown outcome is asked again under the same id for as long as the term lasts. Raises Deposed.
+
+        A loop that has a newer command to propose asks `may_propose` first, and does without it until then.
+        """
         now = self.clock.now()
-        entry = encode_envelope(Envelope(id=new_id(now), at=now, actor="leader", command=command))  # type: ignore[arg-type]
+        envelope = Envelope(id=new_id(now), at=now, actor="leader", command=command)  # type: ignore[arg-type]
+        entry = self.ledger.known.entry(envelope, self.ledger.version)
         while True:
             try:
                 result: Any = (await self.replica.propose(entry, PROPOSE_TIMEOUT_S)).result
@@ -70,6 +75,10 @@ class Reign:
                 log.warning("the ledger refused %s: %s", type(command).__name__, result.message)
             assert isinstance(result, (Done, Refused)), f"apply answered {result!r}"
             return result
+
+    def may_propose(self, command: type[Command]) -> bool:
+        """Whether the cluster's ledger is of a version that has this command."""
+        return self.ledger.known.may_propose(command, self.ledger.version)
 
     async def change(self, topics: Iterable[str], since: int, seconds: float | None) -> int:
         """Sleeps until one of the topics changed after index `since`, or for so many seconds; the index of the last change."""

@@ -120,14 +120,19 @@ class Ledger:
             source.backup(target, pages=-1)  # all pages in one step: a stepped backup would start over at each commit
             target.execute("PRAGMA journal_mode = DELETE")
             applied = _position(target)[0]
+        check_file(part, self.known)  # here, where nobody waits: damage in this file must not be passed on
         sync_file(part)
         os.rename(part, path)
         sync_folder(path.parent)
         return applied
 
     def restore(self, path: Path) -> None:
-        """The snapshot takes the ledger's place. It is checked first; what is not a ledger changes nothing and raises Halted."""
-        _check(path, self.known)
+        """The snapshot takes the ledger's place. What is not a ledger changes nothing and raises Halted.
+
+        A copy that came over the wire has the checksum of what its sender had looked through (`snapshot`), so its pages are not looked at again here:
+        that takes seconds a gigabyte, in the thread that must answer the leader.
+        """
+        _check_header(path, self.known)
         fresh = self.path.with_name(self.path.name + PART)
         if path != fresh:
             os.rename(path, fresh)
@@ -343,16 +348,29 @@ def _version(connection: sqlite3.Connection) -> Any:
     return None if found is None else found[0]
 
 
-def _check(path: Path, known: CommandSet) -> None:
-    """That a snapshot is a whole ledger of a version that is known here."""
+def check_file(path: Path, known: CommandSet | None = None) -> None:
+    """That a copy nobody has open is a whole ledger of a version that is known here: each page is looked at. Raises Halted where it is not."""
+    _check_header(path, apply.KNOWN if known is None else known)
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-            _check_version(connection, path, known)
+        with closing(_connect_copy(path)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as problem:
         raise Halted(f"the snapshot {path} cannot be read: {problem}") from problem
     if verdict != "ok":
         raise Halted(f"the snapshot {path} is damaged: {verdict}")
+
+
+def _check_header(path: Path, known: CommandSet) -> None:
+    """That it is a ledger, and of a version that is known here."""
+    try:
+        with closing(_connect_copy(path)) as connection:
+            _check_version(connection, path, known)
+    except sqlite3.Error as problem:
+        raise Halted(f"the snapshot {path} cannot be read: {problem}") from problem
+
+
+def _connect_copy(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _position(connection: sqlite3.Connection) -> tuple[Applied, Stand]:

@@ -30,6 +30,7 @@ from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Envelope, FoundCluster, PushProject, RegisterNode, encode_envelope
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import ReadsSync
+from igor_node.ledger.versions import CommandSet
 from igor_node.rules.audit import JobRecords, Period, RunRecord, StretchRecord, audit
 from igor_node.rules.timetable import JobTimetable
 from igor_node.words import SECOND, Instant, new_id
@@ -190,6 +191,8 @@ class FakeNode:
         self.world, self.name, self.id, self.slots = world, name, f"id-{name}", slots
         self.alive = True
         self.connected = False
+        self.ledger_version = 0
+        self.mark: tuple[int, bytes] | None = None
         self.known: dict[str, list[stream.AttemptEvent]] = {}  # attempt -> its events so far
         self.acked: dict[str, int] = {}
         self.running: dict[str, Start] = {}
@@ -228,6 +231,7 @@ class FakeNode:
                 boot_id="b",
                 term=0,
                 attempts=open_attempts,
+                ledger_version=self.ledger_version,
             )
         )
         beats = self.spawn(self._beat())
@@ -270,7 +274,7 @@ class FakeNode:
             self._seq += 1
             self._sent_at[self._seq] = self.world.clock.monotonic_ns()
             names = tuple(name for name, events in self.known.items() if not _ended(events))
-            self._put(stream.Heartbeat(seq=self._seq, sent_at=self.world.clock.now(), attempts=names))
+            self._put(stream.Heartbeat(seq=self._seq, sent_at=self.world.clock.now(), attempts=names, mark=self.mark))
             self._named = names
 
     async def _take(self, frame: bytes) -> None:
@@ -355,11 +359,11 @@ def _ended(events: list[stream.AttemptEvent]) -> bool:
 
 
 class World:
-    def __init__(self, folder: Path, wanted_voters: int = 1) -> None:
+    def __init__(self, folder: Path, wanted_voters: int = 1, known: CommandSet | None = None) -> None:
         self.wanted_voters = wanted_voters
         self.clock = VirtualClock()
         self.changes = Changes()
-        self.ledger = Ledger(folder / "ledger.sqlite", on_commit=self.changes.notify)
+        self.ledger = Ledger(folder / "ledger.sqlite", on_commit=self.changes.notify, known=known)
         self.log = FakeLog(self.ledger)
         self.reads = FakeReads(folder / "ledger.sqlite")
         self.leader: Leader | None = None
@@ -400,14 +404,16 @@ class World:
         await self.clock.settle()
         return node
 
-    async def lead(self) -> Leader:
+    async def lead(self, members: Members | None = None) -> Leader:
         """A new leader takes over; the one before, if any, is deposed."""
         await self.depose()
         self.replica = FakeReplica(self.log, "id-n1")
+        self.replica.status_now.members = members or self.replica.status_now.members
         term = self.replica.begin()
         self.leader = Leader(
-            node="id-n1", replica=self.replica, reads=self.reads, changes=self.changes, clock=self.clock, key=KEY, leader_address=lambda: ""
-        )
+            node="id-n1", replica=self.replica, ledger=self.ledger, reads=self.reads, changes=self.changes, clock=self.clock, key=KEY,
+            leader_address=lambda: "",
+        )  # fmt: skip
         self._serving = asyncio.ensure_future(self.leader.serve(term))
         await self.clock.settle()
         return self.leader
