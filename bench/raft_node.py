@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from raft.disk import File, RealDisk, RealFile
-from raft.interface import Applied, Entry, Halted, Kind, Member, Members
+from raft.interface import Applied, Entry, Halted, Kind, Member, Members, NotLeader, Unknown
 from raft.replica import Replica
 
 SCHEMA = """
@@ -162,6 +162,7 @@ class Process:
         self.notes = notes
         self.disk = disk
         self.terms: list[int] = []
+        self.steady: Steady | None = None
 
     async def answer(self, line: dict[str, Any]) -> None:
         number, do = line.pop("id"), line.pop("do")
@@ -228,6 +229,47 @@ class Process:
             "fsync_p50_ms": self.replica.status().fsync_p50_ms,
             "cpu_share": (time.process_time() - busy) / elapsed,
         }
+
+    async def do_begin_steady(self, rate: int, size: int) -> None:
+        self.steady = Steady(self.replica, self.command, rate, size)
+
+    async def do_end_steady(self) -> dict[str, Any]:
+        """`took_ms` in the order in which they were proposed, and how many were never answered."""
+        assert self.steady is not None
+        return await self.steady.end()
+
+
+class Steady:
+    """So many proposals a second, one at a time, whether those before are answered or not: what a cluster in service sees."""
+
+    def __init__(self, replica: Replica, command: Callable[[int], bytes], rate: int, size: int) -> None:
+        self._replica, self._command, self._pause, self._size = replica, command, 1 / rate, size
+        self._took_ms: list[float] = []
+        self._failed: list[str] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        due = time.perf_counter()
+        while True:
+            task = asyncio.create_task(self._one())
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            due += self._pause
+            await asyncio.sleep(due - time.perf_counter())
+
+    async def _one(self) -> None:
+        begun = time.perf_counter()
+        try:
+            await self._replica.propose(self._command(self._size), 10.0)
+            self._took_ms.append((time.perf_counter() - begun) * 1000)
+        except (NotLeader, Unknown, Halted) as problem:
+            self._failed.append(f"{type(problem).__name__}: {problem}")
+
+    async def end(self) -> dict[str, Any]:
+        self._task.cancel()
+        await asyncio.gather(*self._under_way)
+        return {"took_ms": self._took_ms, "failed": self._failed}
 
 
 def say(line: dict[str, Any]) -> None:

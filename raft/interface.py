@@ -73,7 +73,10 @@ class StateMachine(Protocol):
         """The index that a power cut now would leave; the journal is cut only up to here. May start work in a thread to raise it."""
 
     def snapshot(self, path: Path) -> Applied:
-        """Writes a complete copy to `path` (a file that does not exist yet), synced, and says where it stands."""
+        """Writes a complete copy to `path` (a file that does not exist yet), synced and checked, and says where it stands.
+
+        It should write by and by (`pace.py`): what is synced in one heap stops the journal's syncs.
+        """
 
     def restore(self, path: Path) -> None:
         """Puts the file in place of the state by an atomic rename, synced, and goes on from it. A crash leaves the old or the new state."""

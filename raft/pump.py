@@ -25,12 +25,13 @@ from typing import Any
 
 import msgspec
 
-from raft import membership, snapshot, wire
+from raft import membership, wire
 from raft.engine import Engine, PeerView, State
 from raft.interface import Applied, Busy, Entry, Halted, Kind, Members, NodeId, NotLeader, StateMachine, Term, Unknown
 from raft.journal import Journal, JournalFailed
 from raft.links import Links
 from raft.messages import Append, Message
+from raft.transfers import Transfers
 
 APPLY_ENTRIES = 2_000  # in one batch, at most
 APPLY_ENTRIES_MIN = 100  # however slow: a transaction has a price of its own, and ever smaller ones would only pay it more often
@@ -42,10 +43,9 @@ LOOK_AFTER_S = 0.5  # how often it is asked whether the journal can be cut
 PEERS_VIEW_S = 0.1  # the peers in the view are at most so old, while anything happens
 PAUSE_MAX_S = 1.0
 KEEP_BYTES = 16 * 1024 * 1024  # of applied entries, so that a follower that was away for a moment needs no snapshot
-HOLD_BYTES = 64 * 1024 * 1024  # kept at most for a connected follower that lags or fetches a snapshot
+HOLD_BYTES = 64 * 1024 * 1024  # kept at most for a connected follower that lags
+SERVE_HOLD_BYTES = 192 * 1024 * 1024  # while one fetches a snapshot, and shortly after: what was cut then would make it fetch another
 JOURNAL_LIMIT_BYTES = 256 * 1024 * 1024  # in memory; past it no proposal is taken: the state machine's disk does not keep up
-SNAPSHOTS_AT_ONCE = 2  # served; a third follower is sent away and comes again
-SNAPSHOT_RETRY_S = 1.0
 FSYNC_SAMPLES = 512
 
 log = logging.getLogger("raft")
@@ -115,8 +115,6 @@ class Pump:
         self.engine = engine
         self._journal = journal
         self._machine = machine
-        self._own = own
-        self._folder = folder
         self._post = post
         self._monotonic = monotonic
         self._links = Links(own, self, monotonic, chance)
@@ -134,10 +132,7 @@ class Pump:
         self._vote_at = monotonic()
         self._members: Members | None = None
         self._peers: Mapping[NodeId, PeerView] = {}
-        self._serving = 0
-        self._served = 0
-        self._fetching = False
-        self._fetch_at = 0.0
+        self._transfers = Transfers(own=own, folder=folder, machine=machine, call=self.call, install=self._install, monotonic=monotonic)
         self.view = self._see()
 
     # --- any thread
@@ -370,8 +365,9 @@ class Pump:
             self._members = engine.members
             self._peers_at = 0.0  # the view shows them at once
             self._links.set_members({member.id: member.address for member in (*self._members.voters, *self._members.learners)})
-        if engine.wants_snapshot() is not None and not self._fetching:
-            self._fetch()
+        leader = engine.wants_snapshot()
+        if leader is not None and self._links.is_known(leader):
+            self._transfers.fetch(leader, self._links.address_of(leader))
         if self._journal.wants_spare:
             threading.Thread(target=self._journal.make_spare, name="raft-spare", daemon=True).start()
         now = self._monotonic()
@@ -382,6 +378,7 @@ class Pump:
         if now >= self._look_after_at:
             self._look_after_at = now + LOOK_AFTER_S
             self._cut()
+            self._transfers.look_after(self._journal.base.index, hurry=self._journal.uncut_bytes > SERVE_HOLD_BYTES / 2)
 
     def _cut(self) -> None:
         """Keeps some applied entries for followers that were away for a moment; more for one that is connected but behind, within HOLD_BYTES."""
@@ -391,8 +388,8 @@ class Pump:
         count = journal.last_index - journal.base.index
         kept = int(count * KEEP_BYTES / 2 / journal.uncut_bytes)
         upto = min(self._machine.durable_index(), engine.applied_index, journal.last_index - kept)
-        if journal.uncut_bytes < HOLD_BYTES:
-            if self._serving:
+        if journal.uncut_bytes < (SERVE_HOLD_BYTES if self._transfers.served_lately else HOLD_BYTES):
+            if self._transfers.serving:
                 return
             upto = min([upto, *(peer.match_index for peer in engine.peers().values() if peer.connected and engine.state == State.LEADER)])
         if upto > journal.base.index:
@@ -417,63 +414,27 @@ class Pump:
         self.was_refused = True
         raise Halted(reason)
 
-    # --- snapshots: copying in threads, installing here
-
-    def snapshot_asked(self, peer: NodeId, sock: socket.socket) -> None:
-        if self._serving >= SNAPSHOTS_AT_ONCE or self.engine.members.find(peer) is None:
+    def snapshot_asked(self, peer: NodeId, sock: socket.socket, frames: wire.Frames) -> None:
+        if self.engine.members.find(peer) is None:
             sock.close()
-            return
-        self._serving += 1
-        self._served += 1
-        path = self._folder / f"outgoing-{self._served}.snapshot"
-        threading.Thread(target=self._serve, args=(peer, sock, path), name="raft-snapshot", daemon=True).start()
+        else:
+            self._transfers.serve(peer, sock, frames, self._journal.base.index)
 
-    def _serve(self, peer: NodeId, sock: socket.socket, path: Path) -> None:
-        try:
-            snapshot.serve(sock, self._machine, path)
-            log.info("a snapshot went to %s", peer)
-        except Exception as problem:  # the edge of the thread: the follower asks again, this node goes on
-            log.warning("no snapshot for %s: %s: %s", peer, type(problem).__name__, problem)
-        self.call(self._served_one)
-
-    def _served_one(self) -> None:
-        self._serving -= 1
-
-    def _fetch(self) -> None:
-        leader = self.engine.wants_snapshot()
-        if leader is None or self._monotonic() < self._fetch_at or not self._links.is_known(leader):
-            return
-        self._fetching = True
-        address, path = self._links.address_of(leader), self._folder / snapshot.INCOMING_NAME
-        threading.Thread(target=self._run_fetch, args=(leader, address, path), name="raft-snapshot", daemon=True).start()
-
-    def _run_fetch(self, leader: NodeId, address: str, path: Path) -> None:
-        try:
-            stands = snapshot.fetch(self._own, leader, address, path)
-        except (snapshot.TransferFailed, OSError) as problem:
-            log.warning("no snapshot from %s: %s", leader, problem)
-            self.call(self._fetch_failed)
-            return
-        self.call(lambda: self._install(path, stands))
-
-    def _fetch_failed(self) -> None:
-        self._fetching = False
-        self._fetch_at = self._monotonic() + SNAPSHOT_RETRY_S
+    # --- snapshots: copied in threads, installed here
 
     def _install(self, path: Path, stands: Applied) -> None:
         """Ledger first, journal second: a ledger ahead of its journal is what the engine's start rule mends after a crash in between."""
-        self._fetching = False
-        if stands.index > self.engine.applied_index:
-            try:
-                self._machine.restore(path)
-            except Exception as problem:  # what it left is not known
-                log.exception("restore failed")
-                raise Halted(f"installing a snapshot failed: {type(problem).__name__}: {problem}") from problem
-            self.engine.installed(self._machine.applied())
-            self._sync()
-            self._give_up("a snapshot was installed here")
-            log.info("installed a snapshot that stands at %d", stands.index)
-        path.unlink(missing_ok=True)
+        if stands.index <= self.engine.applied_index:
+            return
+        try:
+            self._machine.restore(path)
+        except Exception as problem:  # what it left is not known
+            log.exception("restore failed")
+            raise Halted(f"installing a snapshot failed: {type(problem).__name__}: {problem}") from problem
+        self.engine.installed(self._machine.applied())
+        self._sync()
+        self._give_up("a snapshot was installed here")
+        log.info("installed a snapshot that stands at %d", stands.index)
 
 
 def _sameness(message: Message) -> Any:

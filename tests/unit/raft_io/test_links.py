@@ -8,10 +8,11 @@ import time
 
 import pytest
 
+from raft import connections, wire
 from raft import links as links_module
-from raft import wire
+from raft.addresses import look_up
 from raft.interface import Entry
-from raft.links import Links, look_up
+from raft.links import Links
 from raft.messages import Append, TimeoutNow
 
 KEY = b"k" * 32
@@ -36,7 +37,7 @@ class Observed:
     def disconnected(self, peer: str) -> None:
         self.heard.append(("disconnected", peer))
 
-    def snapshot_asked(self, peer: str, sock: socket.socket) -> None:
+    def snapshot_asked(self, peer: str, sock: socket.socket, frames: wire.Frames) -> None:
         self.snapshots.append((peer, sock))
 
     def refused(self, reason: str) -> None:
@@ -118,7 +119,7 @@ def test_a_peer_that_moved_unseen_is_found_where_somebody_says(nodes):
 
 def test_a_copied_data_directory_is_refused_while_the_first_is_alive(nodes, monkeypatch):
     """Never two voters of one: who hears the first refuses the second, which is told for good; the first goes on."""
-    monkeypatch.setattr(links_module, "FINAL_AFTER_S", 0.1)
+    monkeypatch.setattr(connections, "FINAL_AFTER_S", 0.1)
     leader, first, copy = nodes("a"), nodes("b", instance="1"), nodes("b", instance="2")
     for node in (first, copy):
         node.links.set_members({"a": leader.address})
@@ -154,7 +155,7 @@ def test_a_restarted_process_is_no_copy(nodes):
 
 
 def test_a_node_of_an_older_epoch_hears_that_it_must_not_go_on(nodes, monkeypatch):
-    monkeypatch.setattr(links_module, "FINAL_AFTER_S", 0.1)
+    monkeypatch.setattr(connections, "FINAL_AFTER_S", 0.1)
     recovered, old = nodes("a", epoch=1), nodes("b")
     old.links.set_members({"a": recovered.address})
     turn_until(lambda: old.refusals, recovered, old)
@@ -219,7 +220,7 @@ def test_a_stranger_is_closed_and_changes_nothing(nodes, data):
 
 def test_silent_strangers_are_bounded_and_given_up(nodes, monkeypatch):
     """At most STRANGERS_LIMIT connections wait for a hello, none longer than HELLO_TIMEOUT_S."""
-    monkeypatch.setattr(links_module, "HELLO_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connections, "HELLO_TIMEOUT_S", 0.05)
     a = nodes("a")
     strangers = [socket.create_connection(a.listener.getsockname()) for _ in range(links_module.STRANGERS_LIMIT + 5)]
     try:

@@ -1,0 +1,307 @@
+"""One connection of consensus, in either direction: dialling, the hello of `wire.py`, then messages one way. `links.py` owns them all.
+
+Nothing here blocks, and nothing is decided but when to dial again. Methods are called in the tick thread, when epoll or a deadline says so.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raft import wire
+from raft.addresses import Address
+from raft.interface import NodeId
+from raft.messages import Message
+
+if TYPE_CHECKING:
+    from raft.links import Links
+
+HELLO_TIMEOUT_S = 5.0  # from the opening of a connection to its proof
+PAUSE_MIN_S = 0.02  # before a connection is opened again, doubled at each failure; a third of it is chance
+PAUSE_MAX_S = 0.5
+STALLED_S = 10  # a connection that takes nothing for so long is dead, says the kernel (TCP_USER_TIMEOUT)
+READ_BYTES = 256 * 1024  # from one socket in one turn, so that one peer cannot keep a tick to itself
+LOOK_AGAIN_S = 0.05  # while a name is resolved
+ALIVE_S = 2.0  # a sender that said something so lately is alive: a leader hears ten answers a second
+FINAL_AFTER_S = 1.0  # a refusal that is final counts when it is given for so long: a connection that just died may still look alive
+
+_MESSAGES = msgspec.msgpack.Decoder(Message)
+
+
+class Outgoing:
+    """The connection this node opened to a peer: idle until its deadline, dialling, in the hello, then up."""
+
+    def __init__(self, links: Links, peer: NodeId) -> None:
+        self._links = links
+        self.peer = peer
+        self._likeliest = self.address = links.address_of(peer)
+        self.up = False
+        self.deadline: float | None = links.monotonic()  # idle: dial then; dialling: give up then; up: none
+        self._sock: socket.socket | None = None
+        self._connecting = False
+        self._failures = 0
+        self._refused_at: float | None = None  # since when the peer says that this node must not go on
+        self._start_clean()
+
+    def _start_clean(self) -> None:
+        self._queue = wire.SendQueue()
+        self._frames = wire.Frames()
+        self._hello = wire.Dialling(self._links.own, self.peer, wire.Purpose.MESSAGES)
+        self._blocked = False
+
+    @property
+    def sock(self) -> socket.socket:
+        assert self._sock is not None
+        return self._sock
+
+    def moved(self, address: str) -> None:
+        """The peer listens elsewhere now: a connection that is not up yet is tried anew at once."""
+        if address != self._likeliest:
+            self._likeliest = self.address = address
+            if not self.up:
+                self._drop_socket()
+                self._failures = 0
+                self.deadline = self._links.monotonic()
+
+    def due(self) -> None:
+        if self._sock is None:
+            self._dial()
+        else:
+            self._fail("no answer to the hello in time")
+
+    def send(self, data: bytes) -> None:
+        if not self._queue.push(data):
+            self._fail(f"more than {wire.QUEUE_LIMIT_BYTES >> 20} MiB behind")
+        elif not self._blocked:
+            self._links.note_unflushed(self)
+
+    def flush(self) -> None:
+        if self._sock is None or self._connecting:
+            return
+        try:
+            empty = self._queue.flush(self._sock)
+        except OSError as problem:
+            self._fail(str(problem.strerror))
+            return
+        if empty == self._blocked:  # ask for writability only while something waits for it
+            self._blocked = not empty
+            self._links.watch_again(self, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._blocked else 0))
+
+    def ready(self, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            if self._connecting and not self._finish_connect():
+                return
+            self.flush()
+        if mask & selectors.EVENT_READ and self._sock is not None:
+            self._read()
+
+    def close(self) -> None:
+        self._drop_socket()
+        self.deadline = None
+
+    def _dial(self) -> None:
+        now = self._links.monotonic()
+        self.address = self._links.address_of(self.peer, self._failures)
+        try:
+            addresses = self._links.names.find(self.address, now)
+            if addresses is None:
+                self.deadline = now + LOOK_AGAIN_S
+                return
+            self.deadline = now + HELLO_TIMEOUT_S
+            self._connect(addresses[0])
+        except (OSError, ValueError) as problem:
+            self._fail(f"{self.address}: {problem}")
+
+    def _connect(self, address: Address) -> None:
+        family, place = address
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            prepare(sock)
+            sock.connect(place)
+        except BlockingIOError:
+            pass
+        except OSError:
+            sock.close()
+            raise
+        self._sock, self._connecting = sock, True
+        self._links.watch(self, selectors.EVENT_READ | selectors.EVENT_WRITE)
+
+    def _finish_connect(self) -> bool:
+        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._fail(f"{self.address}: {os.strerror(error)}")
+            return False
+        self._connecting = False
+        self._blocked = True  # EVENT_WRITE is asked for; the flush that follows takes it back
+        self._queue.push(self._hello.opening)
+        return True
+
+    def _read(self) -> None:
+        """Only answers to the hello come this way; after it, nothing but the end."""
+        try:
+            data = self.sock.recv(4096)
+            if not data:
+                self._fail("the other side closed the connection")
+                return
+            self._frames.feed(data)
+            for body in self._frames:
+                if self._hello.done:
+                    raise wire.WireError("it sends on a connection that is only ours to send on")
+                self._queue.push(self._hello.receive(body))
+                self._come_up()
+        except BlockingIOError:
+            return
+        except OSError as problem:
+            self._fail(str(problem.strerror))
+        except wire.WireError as problem:
+            self._fail(str(problem))
+            if isinstance(problem, wire.Refusal) and problem.final is not None:
+                self._refused_for_good(str(problem))
+
+    def _refused_for_good(self, reason: str) -> None:
+        """Not at the first time: the process before this one may have died a moment ago."""
+        now = self._links.monotonic()
+        self._refused_at = now if self._refused_at is None else self._refused_at
+        if now - self._refused_at >= FINAL_AFTER_S:
+            self._links.observer.refused(reason)
+
+    def _come_up(self) -> None:
+        self.up = True
+        self.deadline = None
+        self._failures = 0
+        self._links.content(self.peer)
+        self._refused_at = None
+        self._links.note_unflushed(self)
+        self._links.observer.connected(self.peer)
+
+    def _fail(self, reason: str) -> None:
+        was_up = self.up
+        self._drop_socket()
+        pause = min(PAUSE_MAX_S, PAUSE_MIN_S * 2 ** min(self._failures, 10))
+        self._failures += 1
+        self.deadline = self._links.monotonic() + pause * self._links.chance.uniform(2 / 3, 4 / 3)
+        self._links.complain(self.peer, reason)
+        if was_up:
+            self._links.observer.disconnected(self.peer)
+
+    def _drop_socket(self) -> None:
+        self.up = False
+        if self._sock is not None:
+            self._links.unwatch(self)
+            self._sock.close()
+            self._sock = None
+        self._connecting = False
+        self._start_clean()
+
+
+class Incoming:
+    """A connection that came in: the hello, then messages of one peer."""
+
+    def __init__(self, links: Links, sock: socket.socket) -> None:
+        self._links = links
+        self.sock = sock
+        self.peer: NodeId | None = None
+        self.instance = ""
+        self.has_spoken = False  # a message came, not only the hello
+        self._heard_at = float("-inf")
+        self.deadline: float | None = links.monotonic() + HELLO_TIMEOUT_S
+        self._frames = wire.Frames()
+        self._answering = wire.Answering(links.own, is_taken=links.is_taken)
+        self._magic_left = len(wire.MAGIC)
+        self._open = True
+
+    def ready(self, mask: int) -> None:
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not data:
+            self.close()
+            return
+        self._heard_at = self._links.monotonic()
+        try:
+            self._take(data)
+        except (wire.WireError, msgspec.DecodeError) as problem:
+            self._refuse(str(problem))
+
+    def is_alive(self, now: float) -> bool:
+        """It spoke a moment ago, and its end is not waiting to be read."""
+        if now - self._heard_at > ALIVE_S:
+            return False
+        try:
+            return self.sock.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def _take(self, data: bytes) -> None:
+        if self._magic_left:
+            data = self._take_magic(data)
+        self._frames.feed(data)
+        if self.peer is None:
+            self._take_hello()
+        if self.peer is not None and self._open:
+            received, peer, decode = self._links.received, self.peer, _MESSAGES.decode
+            for body in self._frames:
+                received.append((peer, decode(body)))
+            if not self.has_spoken and received and received[-1][0] == peer:
+                self.has_spoken = True
+                self._links.spoke()
+
+    def _take_magic(self, data: bytes) -> bytes:
+        begun = len(wire.MAGIC) - self._magic_left
+        head = data[: self._magic_left]
+        if head != wire.MAGIC[begun : begun + len(head)]:
+            raise wire.WireError("it does not begin as a Raft connection")
+        self._magic_left -= len(head)
+        return data[len(head) :]
+
+    def _take_hello(self) -> None:
+        while not self._answering.done and (body := self._frames.next()) is not None:
+            answer = self._answering.receive(body)
+            if answer and self.sock.send(answer) != len(answer):  # some 100 bytes into an empty buffer
+                raise wire.WireError("it does not read the answer to its hello")
+        if not self._answering.done:
+            return
+        hello = self._answering.hello
+        if hello.purpose == wire.Purpose.SNAPSHOT:
+            self._release()
+            self._links.observer.snapshot_asked(hello.sender, self.sock, self._frames)
+            return
+        self.peer, self.instance, self.deadline = hello.sender, hello.instance, None
+        self._frames.limit = wire.FRAME_LIMIT_BYTES
+        self._links.welcome(self, hello)
+
+    def _refuse(self, reason: str) -> None:
+        self._links.complain(self.peer or "a stranger", reason)
+        try:
+            self.sock.send(self._answering.answer)
+        except OSError:
+            pass  # it need not hear why
+        self.close()
+
+    def _release(self) -> None:
+        self._open = False
+        self.deadline = None
+        self._links.unwatch(self)
+        self._links.forget_incoming(self)
+
+    def close(self) -> None:
+        if self._open:
+            self._release()
+            self.sock.close()
+
+
+def prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_S * 1000)

@@ -1,0 +1,90 @@
+"""Copying in bulk beside commits: so many bytes a second, in portions that are on the disk before the next one is written.
+
+A gigabyte in the system's memory, written out at once, stops every `fdatasync` of the machine behind it, and with them the commits. So whoever writes
+a large file calls `Spread.wrote` as it grows: that waits for the disk and for the pace. It also leaves room: a copy that fills the disk would halt
+the very node that makes it. `snapshot.py` uses this at both ends, and a state machine when it writes its copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PORTION_BYTES = 1024 * 1024  # what a commit's sync may have to wait for: some milliseconds of a disk's time
+RESERVE_BYTES = 64 * 1024 * 1024  # of the disk are left to what cannot wait, a twentieth of a small one
+RESERVE_SHARE = 20
+
+_WRITE_AND_WAIT = 1 | 2 | 4  # Linux: SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE, _WAIT_AFTER
+
+
+class Pace:
+    """At most so many bytes a second, over all threads that share it. `hurry` lets them go as fast as they can."""
+
+    def __init__(self, bytes_a_second: int, monotonic: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.hurry = False
+        self._bytes_a_second = bytes_a_second
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._free_at = float("-inf")
+
+    def spend(self, size: int) -> None:
+        """Returns when so many more bytes may go. What was not used earlier is not saved up."""
+        with self._lock:
+            now = self._monotonic()
+            free_at = max(now, self._free_at)
+            self._free_at = now if self.hurry else free_at + size / self._bytes_a_second
+        if free_at > now and not self.hurry:
+            self._sleep(free_at - now)
+
+
+class Spread:
+    """A file that somebody writes from its beginning on. Call `wrote` with how far, often; OSError when the disk has no room to spare.
+
+    The pages go to the disk as the file grows. That does not make it durable: the file must be synced in the end, which then has little to do.
+    """
+
+    def __init__(self, path: Path, pace: Pace) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._pace = pace
+        self._written = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._descriptor)
+
+    def wrote(self, end: int) -> None:
+        size = end - self._written
+        if size >= PORTION_BYTES:
+            keep_reserve(self._descriptor)
+            _write_out(self._descriptor, self._written, size)
+            self._written = end
+            self._pace.spend(size)
+
+
+def keep_reserve(descriptor: int) -> None:
+    """OSError (ENOSPC) where the file system of that file has no more left than what is kept for the journal."""
+    system = os.fstatvfs(descriptor)
+    free, whole = system.f_bavail * system.f_frsize, system.f_blocks * system.f_frsize
+    if free < min(RESERVE_BYTES, whole // RESERVE_SHARE):
+        raise OSError(errno.ENOSPC, f"only {free >> 20} MiB are left on the disk, which are kept for the journal")
+
+
+def _write_out(descriptor: int, offset: int, size: int) -> None:
+    """Linux writes the range itself; elsewhere it takes a sync, which writes the file's metadata, too."""
+    try:
+        function = ctypes.CDLL(None, use_errno=True).sync_file_range
+    except (AttributeError, OSError):
+        os.fdatasync(descriptor)
+        return
+    if function(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), _WRITE_AND_WAIT):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -1,0 +1,115 @@
+"""Copies of the state machine under way, from here and to here, each in a thread of its own. What is decided is decided in the tick thread.
+
+`pump.py` calls everything but the `_run_…`, which are the threads; they come back through `call`, which runs a function in the tick thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from raft import snapshot, wire
+from raft.copies import Copies
+from raft.interface import Applied, NodeId, StateMachine
+from raft.pace import Pace
+
+BYTES_A_SECOND = 32 * 1024 * 1024  # to all followers together: a gigabyte in half a minute, and commits do not feel it
+AT_ONCE = 2  # served; a third follower is sent away and comes again
+RETRY_S = 1.0
+LATELY_S = 60.0  # in which a follower takes the log behind its copy
+
+log = logging.getLogger("raft")
+
+
+class Transfers:
+    def __init__(
+        self,
+        *,
+        own: wire.Credentials,
+        folder: Path,
+        machine: StateMachine,
+        call: Callable[[Callable[[], None]], None],
+        install: Callable[[Path, Applied], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`install` is called in the tick thread, when a copy is complete here."""
+        self._own = own
+        self._call = call
+        self._install = install
+        self._monotonic = monotonic
+        self._copies = Copies(folder, machine, monotonic)
+        self._pace = Pace(BYTES_A_SECOND)
+        self._incoming = snapshot.Incoming(folder / snapshot.INCOMING_NAME)
+        self.serving = 0
+        self._fetching = False
+        self._fetch_at = 0.0
+        self._served_at = float("-inf")
+
+    # --- from here
+
+    @property
+    def served_lately(self) -> bool:
+        """A follower has a copy, or is about to, and needs the log that follows it."""
+        return self.serving > 0 or self._monotonic() < self._served_at + LATELY_S
+
+    def serve(self, peer: NodeId, sock: socket.socket, frames: wire.Frames, needed: int) -> None:
+        """`needed`: where a copy must stand at least so that the journal goes on behind it."""
+        if self.serving >= AT_ONCE:
+            sock.close()
+            return
+        self.serving += 1
+        threading.Thread(target=self._run_serve, args=(peer, sock, frames, needed), name="raft-snapshot", daemon=True).start()
+
+    def look_after(self, needed: int, *, hurry: bool) -> None:
+        """`hurry`: the log that must be kept meanwhile grows too long."""
+        self._pace.hurry = hurry
+        self._copies.drop_old(needed)
+
+    def _run_serve(self, peer: NodeId, sock: socket.socket, frames: wire.Frames, needed: int) -> None:
+        try:
+            with sock:
+                want = snapshot.wanted(sock, frames)
+                copy = self._copies.take(needed)
+                try:
+                    snapshot.serve(sock, copy, want, self._pace)
+                finally:
+                    self._copies.give_back(copy)
+            log.info("a snapshot that stands at %d went to %s", copy.stands.index, peer)
+        except Exception as problem:  # the edge of the thread: the follower asks again, this node goes on
+            log.warning("no snapshot for %s: %s: %s", peer, type(problem).__name__, problem)
+        self._call(self._served_one)
+
+    def _served_one(self) -> None:
+        self.serving -= 1
+        self._served_at = self._monotonic()
+
+    # --- to here
+
+    def fetch(self, leader: NodeId, address: str) -> None:
+        if self._fetching or self._monotonic() < self._fetch_at:
+            return
+        self._fetching = True
+        threading.Thread(target=self._run_fetch, args=(leader, address), name="raft-snapshot", daemon=True).start()
+
+    def _run_fetch(self, leader: NodeId, address: str) -> None:
+        installed = threading.Event()
+        try:
+            with snapshot.fetching(self._own, leader, address, self._incoming) as stands:
+                self._call(lambda: self._fetched(stands, installed))
+                installed.wait(snapshot.INSTALL_TIMEOUT_S)
+        except (snapshot.TransferFailed, OSError) as problem:
+            log.warning("no snapshot from %s: %s", leader, problem)
+            self._call(self._fetch_failed)
+
+    def _fetched(self, stands: Applied, installed: threading.Event) -> None:
+        self._install(self._incoming.path, stands)
+        self._incoming.drop()
+        self._fetching = False
+        installed.set()
+
+    def _fetch_failed(self) -> None:
+        self._fetching = False
+        self._fetch_at = self._monotonic() + RETRY_S
