@@ -249,6 +249,7 @@ class Pump:
         outbox = self.engine.take_outbox()
         if not outbox:
             return
+        self._withdraw_lease()
         encoded: dict[Any, bytes] = {}
         for peer, message in outbox:
             key = _sameness(message)
@@ -259,6 +260,12 @@ class Pump:
                     encoded[key] = data
             self._links.send(peer, data)
         self._links.flush()
+
+    def _withdraw_lease(self) -> None:
+        """Who hears what leaves now may lead at once, whatever keeps this thread before `_tell`: no other thread must see a lease that has ended."""
+        until = self.engine.lease_until()
+        if until < self.view.lease_until:
+            self.view = msgspec.structs.replace(self.view, lease_until=until)
 
     def _apply(self) -> None:
         entries = _within_bytes(self.engine.committed(self._apply_limit), APPLY_BYTES)

@@ -110,6 +110,8 @@ class History:
         absent = sorted(self.world.nodes.keys() - members.ids())
         ready = [member.id for member in members.learners if peers[member.id].caught_up and peers[member.id].match_index]
         others = [member.id for member in members.voters if member.id != engine.node]
+        if self.chance.random() < 0.05:
+            return self._any_list()
         if len(members.voters) < WANTED_VOTERS and ready:
             return membership.with_voter(members, ready[0])
         if len(members.voters) + len(members.learners) < WANTED_VOTERS and absent:
@@ -121,6 +123,11 @@ class History:
         if self.chance.random() < 0.2 and len(members.voters) >= WANTED_VOTERS:
             return membership.without(members, self.chance.choice(others))
         return None
+
+    def _any_list(self) -> Members:
+        """What nobody should ask for; the engine may refuse it, and must where it is dangerous."""
+        voters = self._group()
+        return Members(tuple(Member(name, name) for name in sorted(voters)), tuple(Member(name, name) for name in sorted(self._group() - voters)))
 
     # --- faults
 

@@ -147,6 +147,46 @@ class SimLinks:
         return float("inf")
 
 
+class SimTransfers:
+    """In place of the threads that copy a ledger: the other's, as it is after a while, is installed by the pump."""
+
+    serving = 0
+    served_lately = False
+
+    def __init__(self, node: SimNode) -> None:
+        self.node = node
+        self.fetching = False
+        self.fetch_at = 0.0
+
+    def fetch(self, leader: str, _address: str) -> None:
+        node = self.node
+        if not self.fetching and node.clock() >= self.fetch_at:
+            self.fetching = True
+            node.world.at(node.world.now + 0.02 + 0.2 * node.chance.random(), self.copied, leader, node.life)
+
+    def copied(self, source: str, life: int) -> None:
+        node = self.node
+        if life != node.life:
+            return
+        other = node.world.nodes[source]
+        if not other.up or node.world.network.link(other, node).cut:
+            self.fetching, self.fetch_at = False, node.clock() + 1
+            return
+        stand = other.machine.now
+        node.pump.call(lambda: self.install(stand))
+
+    def install(self, stand: Stand) -> None:
+        node, before = self.node, self.node.engine.applied_index
+        self.fetching = False
+        node.pump._install(Copy(stand), Applied(stand.index, stand.term, stand.members))  # type: ignore[arg-type]
+        if node.engine.applied_index != before:
+            node.world.counts["snapshots installed"] += 1
+            node.world.checks.snapshot_installed(node)
+
+    def look_after(self, needed: int, *, hurry: bool) -> None:
+        pass
+
+
 class SimPump(Pump):
     """The production pump; only what it does in threads, and the sizes at which it cuts the journal, are the simulation's."""
 
@@ -163,37 +203,12 @@ class SimPump(Pump):
         )
         self._links.close()
         self._links = SimLinks(node)  # type: ignore[assignment]
+        self._transfers = SimTransfers(node)  # type: ignore[assignment]
         self._node = node
 
     def pause(self) -> float:
         """How long it would sleep; from now on `wake` wakes it."""
         return self._pause()
-
-    def _fetch(self) -> None:
-        leader = self.engine.wants_snapshot()
-        if leader is None or self._monotonic() < self._fetch_at:
-            return
-        self._fetching = True
-        node = self._node
-        node.world.at(node.world.now + 0.02 + 0.2 * node.chance.random(), self._copied, leader, node.life)
-
-    def _copied(self, source: str, life: int) -> None:
-        node = self._node
-        if life != node.life:
-            return
-        other = node.world.nodes[source]
-        if not other.up or node.world.network.link(other, node).cut:
-            self.call(self._fetch_failed)
-            return
-        stand = other.machine.now
-        self.call(lambda: self._install_counted(Copy(stand), stand))
-
-    def _install_counted(self, copy: Copy, stand: Stand) -> None:
-        before = self.engine.applied_index
-        self._install(copy, Applied(stand.index, stand.term, stand.members))  # type: ignore[arg-type]
-        if self.engine.applied_index != before:
-            self._node.world.counts["snapshots installed"] += 1
-            self._node.world.checks.snapshot_installed(self._node)
 
     def _cut(self) -> None:
         """As in production, but a few dozen entries are kept, not megabytes."""

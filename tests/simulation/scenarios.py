@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from raft.engine import State
 from raft.interface import Member, Members
-from raft.messages import Append, AppendReply, VoteReply, VoteRequest
+from raft.messages import Append, AppendReply, TimeoutNow, VoteReply, VoteRequest
 from raft.settings import DEFAULT_SETTINGS, Settings
 from tests.simulation.checks import Broken
 from tests.simulation.node import SimNode
@@ -410,6 +410,25 @@ def a_lease_while_handing_over(world: World) -> None:
     world.pass_time(2)
 
 
+def a_leader_that_sleeps_while_it_hands_over(world: World) -> None:
+    """It stands still right behind the request to take over; other threads must not see its lease any more."""
+    world.cluster(3)
+    leader = world.elect("a")
+    world.pass_time(0.3)
+
+    def strike(source: str, _target: str, message: Any) -> None:
+        if source == "a" and isinstance(message, TimeoutNow):
+            leader.sleep_in_a_step(1, 0.6)
+
+    Interceptor(world).seen = strike
+    work(world, leader, 1, wait=False)
+    world.pass_time(0.002)
+    leader.stalled_until = world.now + 0.05  # the answers and the wish to hand over meet in one turn, which so has something to apply
+    leader.transfer("b")
+    world.pass_time(2)
+    must(world.nodes["b"].engine.state is State.LEADER, "scenario", "b was elected")
+
+
 def a_read_at_a_deposed_leader(world: World) -> None:
     """A leader that was replaced without knowing answers no read."""
     world.cluster(3)
@@ -456,3 +475,17 @@ SCENARIOS: dict[str, Scenario] = {
     "lease_ends_with_transfer": Scenario(a_lease_while_handing_over, "leases are disjoint"),
     "read_by_round": Scenario(a_read_at_a_deposed_leader, "reads see what was acknowledged before", SLOW_FALL_BACK),
 }
+
+# Scenarios of mistakes that no switch makes: `faults.py` has them.
+OTHERS: dict[str, Callable[[World], None]] = {
+    "unsynced_answers": unsynced_answers,
+    "a_leader_that_sleeps_while_it_hands_over": a_leader_that_sleeps_while_it_hands_over,
+}
+ALL = (*SCENARIOS, *OTHERS)
+
+
+def run_scenario(name: str, seed: int = 0) -> None:
+    if name in OTHERS:
+        OTHERS[name](World(seed))
+    else:
+        SCENARIOS[name].run(World(seed, settings=SCENARIOS[name].settings))

@@ -7,7 +7,7 @@ import pytest
 
 from raft.settings import ALL_MENDS, Mends
 from tests.simulation.checks import Broken
-from tests.simulation.scenarios import SCENARIOS, unsynced_answers
+from tests.simulation.scenarios import OTHERS, SCENARIOS
 from tests.simulation.world import World
 
 SEEDS = range(3)
@@ -34,6 +34,8 @@ def test_without_the_mend_the_promise_breaks(mend: str):
         assert caught.value.promise == scenario.promise, caught.value
 
 
-def test_nothing_leaves_a_node_before_its_sync():
-    """The order of the turn is a mend too; `mutations.py` has the turn that sends first."""
-    unsynced_answers(World(0))
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_scenarios_run_well(name: str, seed: int):
+    """What breaks in them breaks by a fault of `faults.py`."""
+    OTHERS[name](World(seed))
