@@ -18,6 +18,7 @@ from igor_node.cli.session import Session
 
 FOLDER = click.Path(path_type=Path)
 PLAN_FOUND_CHANGES = 3
+CHECK_TIMEOUT_S = 120.0  # a node checks a thousand definitions a second, and 64 MiB of them may come
 
 EXAMPLE_PROJECT = """\
 apiVersion: igor/v1
@@ -103,6 +104,7 @@ def plan(session: Session, folder: Path) -> int:
     Exit code 0 if nothing, 3 if there are changes.
     """
     loaded = load(folder)
+    session.client.answer_timeout_s = max(session.client.answer_timeout_s, CHECK_TIMEOUT_S)
     body = {"definitions": loaded.objects, "sources": loaded.sources, "artifact": None}
     found = session.client.write("POST", f"/v1/projects/{segment(loaded.project)}/plan", body).value
     changes = found.get("changes") or []
@@ -142,6 +144,7 @@ def _value(value: Any) -> str:
 def push(session: Session, folder: Path, prune: bool, if_version: int | None, source: str) -> None:
     """Send the project in DIR to the cluster, all of it or nothing."""
     loaded = load(folder)
+    session.client.answer_timeout_s = max(session.client.answer_timeout_s, CHECK_TIMEOUT_S)
     path = f"/v1/projects/{segment(loaded.project)}"
     version = _current_version(session, path) if if_version is None else if_version
     body = {"definitions": loaded.objects, "sources": loaded.sources, "artifact": None, "prune": prune, "source": source}

@@ -144,9 +144,9 @@ class Call:
             self.index = index if self.index is None else min(self.index, index)  # two reads are as new as the older one
         return found
 
-    async def propose(self, command: commands.AnyCommand) -> Any:
-        """The value of what was done. A refusal raises its error of `words`."""
-        envelope = commands.Envelope(id=self.command_id, at=self.now(), actor=self.caller.actor, command=command)
+    async def propose(self, command: commands.AnyCommand, *, command_id: str = "") -> Any:
+        """The value of what was done, under this request's id unless it is one of several. A refusal raises its error of `words`."""
+        envelope = commands.Envelope(id=command_id or self.command_id, at=self.now(), actor=self.caller.actor, command=command)
         entry = self.services.entry(envelope)
         if len(entry) > ENTRY_LIMIT_BYTES:
             raise words.TooLarge(
@@ -310,11 +310,19 @@ def command_id(call: Call) -> str:
     """The id under which the ledger does this once: from a key that tells its own time, from the node that forwarded, or a new one."""
     key = call.request.headers.get("Idempotency-Key", "")
     if call.route.keyed and (prefix := _timed(key, call.now())):
-        scope = f"{key}\0{call.caller.token}\0{call.request.method}\0{call.request.path}"
-        chance = int.from_bytes(hashlib.sha256(scope.encode()).digest()[:8], "big")
-        return prefix + "".join("0123456789abcdefghijklmnopqrstuv"[chance >> shift & 31] for shift in range(0, 50, 5))
+        return derived_id(prefix, f"{key}\0{call.caller.token}\0{call.request.method}\0{call.request.path}")
     sent = call.request.headers.get(forward.COMMAND, "") if call.forwarded else ""
     return sent if _timed(sent, call.now()) else words.new_id(call.now())
+
+
+def part_id(command: str, number: int) -> str:
+    """The id of one of several commands that a request takes; of the same time, so that it is refused when the request's own would be."""
+    return derived_id(command[:10], f"{command}\0{number}")
+
+
+def derived_id(time: str, scope: str) -> str:
+    chance = int.from_bytes(hashlib.sha256(scope.encode()).digest()[:8], "big")
+    return time + "".join("0123456789abcdefghijklmnopqrstuv"[chance >> shift & 31] for shift in range(0, 50, 5))
 
 
 def _timed(identifier: str, now: int) -> str | None:

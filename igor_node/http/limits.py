@@ -24,6 +24,7 @@ BACKLOG = 1_024
 IN_FLIGHT = 1_000  # requests being answered at once, streams not counted; more wait in the clients
 
 WRITE_WITHIN_S = 4.0  # a failover takes 2 s; CONTRACT promises a 503 within 5 s
+PUSH_WITHIN_S = 30.0  # a push that goes in parts: up to 70 of them, each an entry of 1 MiB
 NO_QUORUM_WITHIN_S = 0.5  # where no leader was heard for longer than WRITE_WITHIN_S nobody waits for one
 INDEX_WITHIN_S = 3.0  # how long a read waits for the `Igor-Index` it was sent
 BARRIER_WITHIN_S = 3.0

@@ -83,10 +83,11 @@ def _stale(command: PushProject, version: int) -> str:
     return f"project {command.project} is at version {version}, not {command.if_version}" if version else f"there is no project {command.project}"
 
 
-def _decode(command: PushProject) -> list[Job] | Refused:
+def _decode(command: PushProject) -> list[tuple[Job, bytes]] | Refused:
+    """The jobs with their texts, by name."""
     if not NAME.fullmatch(command.project):
         return Refused("Invalid", f'"{command.project}" is not a name for a project')
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, tuple[Job, bytes]] = {}
     for text in command.jobs:
         try:
             job = decode_job(text)
@@ -100,12 +101,13 @@ def _decode(command: PushProject) -> list[Job] | Refused:
             or len({one.name for one in job.stages}) < len(job.stages)
         ):
             return Refused("Invalid", f"job {job.id} cannot stand in project {command.project}: name, project or stages are wrong or double")
-        jobs[job.name] = job
+        jobs[job.name] = job, text
     return [jobs[name] for name in sorted(jobs)]
 
 
-def _compare(tx: Transaction, command: PushProject, jobs: list[Job]) -> _Changes:
-    texts = {decode_job(text).name: text for text in command.jobs}
+def _compare(tx: Transaction, command: PushProject, pushed: list[tuple[Job, bytes]]) -> _Changes:
+    jobs = [job for job, _ in pushed]
+    texts = {job.name: text for job, text in pushed}
     rows = tx.all(schema.SELECT_JOBS_OF_PROJECT, command.project, *span_of(command.project))
     known = {row[1]: _Known._make(row) for row in rows}
     created = [job for job in jobs if job.name not in known]

@@ -1,6 +1,7 @@
 """Projects: what was pushed, a push, and what a push would change.
 
-A push is checked here again, by the code that checked it on the client, and only then proposed: the ledger gets compiled jobs. All or nothing.
+A push is checked here again, by the code that checked it on the client, and only then proposed: the ledger gets compiled jobs. All or nothing: one
+that is larger than an entry of the ledger goes in parts, and takes effect with the last.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from igor_node.definitions.jobs import Job, encode_job
 from igor_node.definitions.load import check_objects
 from igor_node.http import auth
 from igor_node.http.api.jobs import coming, handed_out_json, text, warnings
-from igor_node.http.dispatch import Call
-from igor_node.http.limits import PUSH_BODY_LIMIT_BYTES
+from igor_node.http.dispatch import Call, part_id
+from igor_node.http.limits import PUSH_BODY_LIMIT_BYTES, PUSH_WITHIN_S
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.ledger import commands, query_jobs
-from igor_node.words import NAME, Invalid, Malformed, NeedsVersion, NotFound, Role
+from igor_node.ledger.apply_staged import PART_BYTES, STAGED_LIMIT_BYTES
+from igor_node.words import NAME, Invalid, Malformed, NeedsVersion, NotFound, Role, TooLarge
 
 NOT_COMPARED = frozenset({"source_file", "source_line"})  # where a definition stands says nothing about the job
 NEXT_FIRES = 3
@@ -82,19 +84,36 @@ async def push(call: Call) -> Any:
     auth.check_project(call.caller, project)
     if_version = asked_version(call)
     jobs = await checked(call, project, body)
-    done = await call.propose(
-        commands.PushProject(
-            project=project,
-            jobs=tuple(encode_job(job) for job in jobs),
-            sources=body.sources,
-            if_version=if_version,
-            prune=body.prune,
-            source=body.source,
-        )
+    command = commands.PushProject(
+        project=project,
+        jobs=tuple(encode_job(job) for job in jobs),
+        sources=body.sources,
+        if_version=if_version,
+        prune=body.prune,
+        source=body.source,
     )
+    data = commands.encode_push(command)
+    done = await call.propose(command) if len(data) <= PART_BYTES else await propose_in_parts(call, project, data)
     handed_out = handed_out_json(done["handed_out"])
     answer = {"project": project, **done, "handed_out": handed_out, "warnings": warnings(handed_out)}
     return Reply(answer, headers={"ETag": f'"{done["version"]}"'})
+
+
+async def propose_in_parts(call: Call, project: str, data: bytes) -> Any:
+    """The answer to the last part, which is that to the push. Each part has an id that follows from the request's, so all of it may be sent again."""
+    if len(data) > STAGED_LIMIT_BYTES:
+        raise TooLarge(
+            f"project {project} makes {len(data)} bytes in the ledger, at most {STAGED_LIMIT_BYTES} are possible",
+            hint="split it into several projects",
+        )
+    call.deadline = max(call.deadline, asyncio.get_running_loop().time() + PUSH_WITHIN_S)
+    pieces = [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
+    done = None
+    for number, piece in enumerate(pieces):
+        last = number == len(pieces) - 1
+        command = commands.StagePush(push=call.command_id, part=number, parts=len(pieces), data=piece)
+        done = await call.propose(command, command_id=call.command_id if last else part_id(call.command_id, number))
+    return done
 
 
 def asked_version(call: Call) -> int:

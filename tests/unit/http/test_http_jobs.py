@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from igor_node.http.dispatch import part_id
 from igor_node.ledger import commands
 from igor_node.stream import AttemptEvent
-from igor_node.words import SECOND, Role, format_instant, wall_now
+from igor_node.words import SECOND, Role, format_instant, id_time, new_id, wall_now
 from tests.unit.http.world import World
 
 HOURLY = {"name": "hourly", "schedule": {"cron": "0 * * * *"}, "command": "true"}
@@ -61,12 +62,38 @@ async def test_an_artifact_is_refused_as_not_supported_yet(world: World) -> None
     assert answer.status == 422 and "artifact" in answer.value["faults"][0]
 
 
-async def test_a_push_larger_than_an_entry_is_413(world: World) -> None:
-    """What the ledger cannot hold as one entry is refused with words, not tried."""
-    definitions = [{"apiVersion": "igor/v1", "kind": "Job", **DEMAND}]
-    body = {"definitions": definitions, "sources": {"big.yaml": "#" * (2 * 1024 * 1024)}}
-    answer = await world.ask("PUT", "/v1/projects/demo", body, If_None_Match="*")
-    assert answer.status == 413 and "entry" in answer.value["detail"]
+def large(*jobs: dict[str, Any]) -> dict[str, Any]:
+    definitions = [{"apiVersion": "igor/v1", "kind": "Job", **job} for job in jobs]
+    return {"definitions": definitions, "sources": {"big.yaml": "#" * (2 * 1024 * 1024)}}
+
+
+async def test_a_push_larger_than_an_entry_goes_in_parts(world: World) -> None:
+    """Nobody sees them: the answer is that of a push, and so is a refusal."""
+    answer = await world.ask("PUT", "/v1/projects/demo", large(DEMAND), If_None_Match="*")
+    assert (answer.status, answer.value["version"], answer.value["created"]) == (200, 1, ["demand"])
+    shown = await world.ask("GET", "/v1/projects/demo")
+    assert len(shown.value["sources"]["big.yaml"]) == 2 * 1024 * 1024
+    stale = await world.ask("PUT", "/v1/projects/demo", large(HOURLY), If_Match='"7"')
+    assert stale.status == 412
+    assert await world.cluster.reads.query(lambda connection: connection.execute("SELECT count(*) FROM staged").fetchone()) == (0,)
+
+
+async def test_the_parts_of_a_push_have_ids_of_their_own(world: World) -> None:
+    """They follow from the request's, so that who got no answer sends all of it again; the last has the request's own."""
+    command = new_id(wall_now())
+    headers = {"Igor_Forwarded": "1", "Igor_Command": command}
+    answers = [await world.ask("PUT", "/v1/projects/demo", large(DEMAND), If_None_Match="*", **headers) for _ in range(2)]
+    assert [answer.value["version"] for answer in answers] == [1, 1]
+    assert len({part_id(command, number) for number in range(70)} | {command}) == 71
+    assert id_time(part_id(command, 3)) == id_time(command)
+
+
+async def test_a_push_larger_than_the_ledger_takes_is_413(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how large it is, and nothing of it is staged."""
+    monkeypatch.setattr("igor_node.http.api.projects.STAGED_LIMIT_BYTES", 1024 * 1024)
+    answer = await world.ask("PUT", "/v1/projects/demo", large(DEMAND), If_None_Match="*")
+    assert answer.status == 413 and "in the ledger, at most 1048576" in answer.value["detail"]
+    assert await world.cluster.reads.query(lambda connection: connection.execute("SELECT count(*) FROM staged").fetchone()) == (0,)
 
 
 async def test_a_removed_majority_needs_prune(world: World) -> None:
