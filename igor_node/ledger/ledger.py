@@ -33,12 +33,15 @@ from igor_node.ledger.lines import Lines
 from igor_node.ledger.transaction import BrokenInvariant, Specs, Stand, Transaction
 from igor_node.ledger.versions import CommandSet
 from raft.interface import Applied, Entry, Halted, Kind, Members
+from raft.pace import Pace, Spread
 
 CACHED_STATEMENTS = 512  # more than there are in schema.py: each is compiled once
 CHECKPOINT_PAUSE_S = 1.0  # at least so long between two checkpoints: each costs two syncs
 CHECKPOINT_BYTES = 8 * 1024 * 1024  # of write-ahead log: then a checkpoint is due without being asked for
 TRUNCATE_BYTES = 64 * 1024 * 1024  # of write-ahead log: then the writer is held for a moment, so that the log begins anew
 PAGE_CACHE_KIB = 64 * 1024
+COPY_BYTES_A_SECOND = 64 * 1024 * 1024  # of a copy that is written beside commits
+COPY_PAGES = 256  # in one step of it: a megabyte
 
 _log = logging.getLogger(__name__)
 _decode_members = msgspec.msgpack.Decoder(Members).decode
@@ -116,14 +119,28 @@ class Ledger:
         """A complete copy in one read transaction, synced. In any thread; the writer goes on meanwhile."""
         part = path.with_name(path.name + PART)
         clear(part)
-        with closing(_connect_read_only(self.file)) as source, closing(sqlite3.connect(part)) as target:
-            source.backup(target, pages=-1)  # all pages in one step: a stepped backup would start over at each commit
-            target.execute("PRAGMA journal_mode = DELETE")
-            applied = _position(target)[0]
-        check_file(part, self.known)  # here, where nobody waits: damage in this file must not be passed on
-        sync_file(part)
-        os.rename(part, path)
+        try:
+            applied = self._copy(part)
+            check_file(part, self.known)  # here, where nobody waits: damage in this file must not be passed on
+            sync_file(part)
+            os.rename(part, path)
+        except BaseException:
+            clear(part)
+            raise
         sync_folder(path.parent)
+        return applied
+
+    def _copy(self, part: Path) -> Applied:
+        with (
+            closing(_connect_read_only(self.file)) as source,
+            closing(_connect_new(part)) as target,
+            Spread(part, Pace(COPY_BYTES_A_SECOND)) as spread,
+        ):
+            page_bytes = source.execute("PRAGMA page_size").fetchone()[0]
+            source.execute("BEGIN")  # held over all steps: without it a stepped backup would start over at each commit
+            applied = _position(source)[0]
+            source.backup(target, pages=COPY_PAGES, progress=lambda _, left, pages: spread.wrote((pages - left) * page_bytes))
+            target.execute("PRAGMA journal_mode = DELETE")
         return applied
 
     def restore(self, path: Path) -> None:
@@ -334,6 +351,14 @@ def _connect_plain(file: Path) -> sqlite3.Connection:
 
 def _connect_read_only(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def _connect_new(file: Path) -> sqlite3.Connection:
+    """For a copy, which is synced as a whole when it is complete and is nothing before."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA journal_mode = OFF")
+    return connection
 
 
 def _check_version(connection: sqlite3.Connection, file: Path, known: CommandSet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -14,6 +15,7 @@ from igor_node.ledger import files, ledger, query_jobs, query_runs
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import ReadsSync
 from raft.interface import Halted
+from raft.pace import Spread
 from tests.unit.ledger.book import Book, job
 
 
@@ -120,6 +122,43 @@ def test_a_snapshot_is_the_same_ledger(book: Book, tmp_path: Path, other: Path) 
     assert fresh.dump() == dump
     assert fresh.heard[-1] == (2, ledger.ALL_TOPICS)
     fresh.close()
+
+
+def test_a_copy_is_written_step_by_step_and_never_begins_anew(book: Book, tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer commits between any two steps; the copy is the ledger as it stood at the first, and each page was copied once."""
+    monkeypatch.setattr(ledger, "COPY_PAGES", 4)
+    book.push(job())
+    before, dump = book.ledger.applied(), book.dump()
+    steps: list[int] = []
+
+    class Interrupted(Spread):
+        def wrote(self, end: int) -> None:
+            steps.append(end)
+            book.create()
+            book.ledger._checkpoints.checkpoint()
+
+    monkeypatch.setattr(ledger, "Spread", Interrupted)
+    assert book.ledger.snapshot(tmp_path / "copy") == before
+    assert len(steps) > 3 and steps == sorted(set(steps)) and steps[-1] == (tmp_path / "copy").stat().st_size
+    os.rename(tmp_path / "copy", other / "fetched")
+    fresh = Book(other)
+    fresh.ledger.restore(other / "fetched")
+    assert fresh.dump() == dump
+    fresh.close()
+
+
+def test_a_copy_that_fills_the_disk_leaves_nothing(book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up while there is room for the journal; the writer goes on."""
+
+    class Full(Spread):
+        def wrote(self, end: int) -> None:
+            raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(ledger, "Spread", Full)
+    with pytest.raises(OSError, match="no room"):
+        book.ledger.snapshot(tmp_path / "copy")
+    assert list(tmp_path.glob("copy*")) == []
+    book.push(job())
 
 
 def test_a_restored_ledger_goes_on(book: Book, tmp_path: Path, other: Path) -> None:
