@@ -45,6 +45,7 @@ check: format lint test-fast
 bench: $(READY)  ## prints tables, writes JSON into out/
 	$(BIN)/python -m bench.commit
 	$(BIN)/python -m bench.starts
+	$(BIN)/python -m bench.failover --etcd
 
 soak: $(READY)  ## long batteries
 	$(PYTEST) tests -m soak --timeout=3600

@@ -20,10 +20,15 @@ from raft.messages import Message
 if TYPE_CHECKING:
     from raft.links import Links
 
-HELLO_TIMEOUT_S = 5.0  # from the opening of a connection to its proof
+HELLO_TIMEOUT_S = 5.0  # from a connection to its proof
 PAUSE_MIN_S = 0.02  # before a connection is opened again, doubled at each failure; a third of it is chance
-PAUSE_MAX_S = 0.5
-STALLED_S = 10  # a connection that takes nothing for so long is dead, says the kernel (TCP_USER_TIMEOUT)
+PAUSE_MAX_S = 0.25
+# What is lost on its way is repeated by the kernel after ever longer pauses: in the end as long as the network was cut. Whoever waits for that is
+# still out of reach long after it is healed, so an opening is given up and begun anew, and so is a connection whose bytes are not acknowledged.
+# Peers that are further apart than this could not elect anyhow.
+CONNECT_TIMEOUT_S = 0.5
+UNHEARD_MS = 1_000  # TCP_USER_TIMEOUT of a connection for messages
+STALLED_MS = 10_000  # and of one that came in, which may be a snapshot's: a disk may hold up its reader
 READ_BYTES = 256 * 1024  # from one socket in one turn, so that one peer cannot keep a tick to itself
 LOOK_AGAIN_S = 0.05  # while a name is resolved
 ALIVE_S = 2.0  # a sender that said something so lately is alive: a leader hears ten answers a second
@@ -71,7 +76,7 @@ class Outgoing:
         if self._sock is None:
             self._dial()
         else:
-            self._fail("no answer to the hello in time")
+            self._fail("no connection in time" if self._connecting else "no answer to the hello in time")
 
     def send(self, data: bytes) -> None:
         if not self._queue.push(data):
@@ -111,7 +116,7 @@ class Outgoing:
             if addresses is None:
                 self.deadline = now + LOOK_AGAIN_S
                 return
-            self.deadline = now + HELLO_TIMEOUT_S
+            self.deadline = now + CONNECT_TIMEOUT_S
             self._connect(addresses[0])
         except (OSError, ValueError) as problem:
             self._fail(f"{self.address}: {problem}")
@@ -120,7 +125,7 @@ class Outgoing:
         family, place = address
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            prepare(sock)
+            prepare(sock, UNHEARD_MS)
             sock.connect(place)
         except BlockingIOError:
             pass
@@ -136,6 +141,7 @@ class Outgoing:
             self._fail(f"{self.address}: {os.strerror(error)}")
             return False
         self._connecting = False
+        self.deadline = self._links.monotonic() + HELLO_TIMEOUT_S
         self._blocked = True  # EVENT_WRITE is asked for; the flush that follows takes it back
         self._queue.push(self._hello.opening)
         return True
@@ -300,8 +306,8 @@ class Incoming:
             self.sock.close()
 
 
-def prepare(sock: socket.socket) -> None:
+def prepare(sock: socket.socket, stalled_ms: int = STALLED_MS) -> None:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_S * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled_ms)

@@ -283,3 +283,31 @@ def test_wake_ends_a_wait(nodes):
     began = time.monotonic()
     a.links.wait(5.0)
     assert time.monotonic() - began < 4.0
+
+
+def test_an_opening_that_nobody_answers_is_begun_anew_soon(nodes) -> None:
+    """The other side takes no connection (its queue is full, so the kernel drops what opens one); nobody waits for the kernel to repeat it."""
+    one, other = nodes("one"), nodes("other")
+    other.listener.close()
+    deaf = socket.socket()
+    deaf.bind(("127.0.0.1", 0))
+    deaf.listen(0)
+    address = f"127.0.0.1:{deaf.getsockname()[1]}"
+    fillers = [socket.socket() for _ in range(3)]
+    for filler in fillers:
+        filler.setblocking(False)
+        filler.connect_ex(deaf.getsockname())
+    one.links.set_members({"other": address})
+    begun = time.monotonic()
+    one.turn()
+    assert begun < one.links.next_deadline() <= time.monotonic() + connections.CONNECT_TIMEOUT_S
+    for sock in (deaf, *fillers):
+        sock.close()
+
+
+def test_a_connection_for_messages_is_dead_when_nobody_acknowledges(nodes) -> None:
+    one, other = nodes("one"), nodes("other")
+    one.links.set_members({"other": other.address})
+    turn_until(lambda: ("connected", "other") in one.heard, one, other)
+    (link,) = one.links._outgoing.values()
+    assert link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == connections.UNHEARD_MS
