@@ -27,6 +27,7 @@ class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
     tzdata: str
     wanted_voters: int
     founded_at: int
+    ledger_version: int
 
 
 def position(connection: sqlite3.Connection) -> Position:
@@ -40,7 +41,10 @@ def cluster(connection: sqlite3.Connection) -> ClusterInfo | None:
     found = dict(connection.execute("SELECT name, value FROM meta ORDER BY name").fetchall())
     if "cluster" not in found:
         return None
-    return ClusterInfo(cluster=found["cluster"], tzdata=found["tzdata"], wanted_voters=found["wanted_voters"], founded_at=found["founded_at"])
+    return ClusterInfo(
+        cluster=found["cluster"], tzdata=found["tzdata"], wanted_voters=found["wanted_voters"], founded_at=found["founded_at"],
+        ledger_version=found["ledger_version"],
+    )  # fmt: skip
 
 
 class NodeRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,6 +90,7 @@ async def show_cluster(call: Call) -> Any:
         "why": None if status.quorum else quorum.why_none(call.services.replica),
         "node": call.services.me.name,
         "version": call.services.me.version,
+        "ledger_version": info.ledger_version if info is not None else None,
     }
 
 
