@@ -66,7 +66,7 @@ class Spread:
         size = end - self._written
         if size >= PORTION_BYTES:
             keep_reserve(self._descriptor)
-            _write_out(self._descriptor, self._written, size)
+            _write_out(self._descriptor)
             self._written = end
             self._pace.spend(size)
 
@@ -79,12 +79,12 @@ def keep_reserve(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, f"only {free >> 20} MiB are left on the disk, which are kept for the journal")
 
 
-def _write_out(descriptor: int, offset: int, size: int) -> None:
-    """Linux writes the range itself; elsewhere it takes a sync, which writes the file's metadata, too."""
+def _write_out(descriptor: int) -> None:
+    """All pages of the file that are not on the disk. Linux can do that by itself; elsewhere it takes a sync, which writes metadata, too."""
     try:
         function = ctypes.CDLL(None, use_errno=True).sync_file_range
     except (AttributeError, OSError):
         os.fdatasync(descriptor)
         return
-    if function(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), _WRITE_AND_WAIT):
+    if function(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE_AND_WAIT):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
