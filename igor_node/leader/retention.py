@@ -6,7 +6,8 @@ import sqlite3
 
 from igor_node.leader.reign import Reign
 from igor_node.ledger import query_prune
-from igor_node.ledger.commands import Prune
+from igor_node.ledger.apply_staged import STAGED_KEPT_NS
+from igor_node.ledger.commands import Done, Prune
 from igor_node.ledger.query_prune import Ages
 from igor_node.words import SECOND, id_time
 
@@ -29,30 +30,33 @@ class Retention:
             await self._reign.clock.sleep(MORE_AFTER_S if pruned else LOOK_EVERY_S)
 
     async def look(self) -> bool:
-        """One entry where something is older than it is kept."""
+        """One entry where something is older than it is kept. True where something was forgotten, so that there may be more."""
         now = self._reign.clock.now()
-        ages, overflow = await self._reign.reads.query(_what_is_kept)
-        prune = cutoffs(now, overflow)
-        if not is_due(ages, prune):
+        ages, created_before = await self._reign.reads.query(_what_is_kept)
+        prune = cutoffs(now, created_before)
+        if not is_due(ages, prune, now):
             return False
-        await self._reign.propose(prune)
-        return True
+        answer = await self._reign.propose(prune)
+        return isinstance(answer, Done) and any(answer.value.values())
 
 
-def cutoffs(now: int, overflow: int | None) -> Prune:
-    """`overflow`: when the run that is one too many ended, where there are too many."""
+def cutoffs(now: int, created_before: int | None) -> Prune:
+    """`created_before`: up to where runs are too many, where they are."""
     return Prune(
-        runs_before=max(now - RUNS_KEPT_FOR, overflow or 0),
+        runs_before=now - RUNS_KEPT_FOR,
+        created_before=created_before or 0,
         results_before=now - RESULTS_KEPT_FOR,
         events_before=now - EVENTS_KEPT_FOR,
     )
 
 
-def is_due(ages: Ages, prune: Prune) -> bool:
+def is_due(ages: Ages, prune: Prune, now: int) -> bool:
     return (
-        (ages.oldest_run_created_at is not None and ages.oldest_run_created_at < prune.runs_before)
+        prune.created_before > 0
+        or (ages.oldest_run_created_at is not None and ages.oldest_run_created_at < prune.runs_before)
         or (ages.oldest_result is not None and _made_at(ages.oldest_result) < prune.results_before)
         or (ages.oldest_event_at is not None and ages.oldest_event_at < prune.events_before)
+        or (ages.oldest_staged_at is not None and ages.oldest_staged_at < now - STAGED_KEPT_NS)
     )
 
 
@@ -64,4 +68,4 @@ def _made_at(identifier: str) -> int:
 
 
 def _what_is_kept(connection: sqlite3.Connection) -> tuple[Ages, int | None]:
-    return query_prune.ages(connection), query_prune.nth_newest_ended(connection, RUNS_KEPT)
+    return query_prune.ages(connection), query_prune.created_before(connection, RUNS_KEPT)

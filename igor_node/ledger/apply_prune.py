@@ -20,7 +20,7 @@ def prune(tx: Transaction, command: Prune) -> Result:
     """How many of each are gone; `more`: there may be others, ask again."""
     tx.write_collected()
     staged = forget_stagings(tx)
-    runs = _prune_runs(tx, min(command.runs_before, tx.time))
+    runs = _prune_runs(tx, min(command.runs_before, tx.time), min(command.created_before, tx.time))
     results_before = min(command.results_before, tx.time - KEPT_NS)
     counts = [
         tx.execute(schema.PRUNE_STRETCHES, (min(command.runs_before, tx.time), ROWS_PER_PRUNE)).rowcount,
@@ -30,15 +30,15 @@ def prune(tx: Transaction, command: Prune) -> Result:
     ]
     if runs or counts[0]:
         before = tx.one(schema.GET_META, "pruned_before")
-        tx.execute(schema.SET_META, ("pruned_before", max(command.runs_before, 0 if before is None else before[0])))
+        tx.execute(schema.SET_META, ("pruned_before", max(command.runs_before, command.created_before, 0 if before is None else before[0])))
         tx.touch("runs")
     more = runs >= RUNS_PER_PRUNE or max(counts) >= ROWS_PER_PRUNE
     return Done({"runs": runs, "stretches": counts[0], "results": counts[1], "keys": counts[2], "events": counts[3], "staged": staged, "more": more})
 
 
-def _prune_runs(tx: Transaction, before: int) -> int:
+def _prune_runs(tx: Transaction, ended: int, created: int) -> int:
     # A run ends after it was made, so those to go are among the oldest ids; the newest are not looked at.
-    gone = tx.all(schema.PRUNABLE_RUNS, id_floor(before), before, RUNS_PER_PRUNE)
+    gone = tx.all(schema.PRUNABLE_RUNS, id_floor(max(ended, created)), ended, id_floor(created), RUNS_PER_PRUNE)
     for statement in (schema.DELETE_TRIES, schema.DELETE_ATTEMPTS, schema.DELETE_STAGES, schema.DELETE_RUN):
         tx.connection.executemany(statement, gone)
     tx.runs -= len(gone)

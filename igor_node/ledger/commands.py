@@ -216,9 +216,13 @@ class AttemptsLost(Command, frozen=True, kw_only=True, omit_defaults=True, tag="
 
 
 class Prune(Command, frozen=True, kw_only=True, omit_defaults=True, tag="prune"):
-    """Forget ended runs that ended before `runs_before`, command results and events before theirs; at most 1,000 runs a command."""
+    """Forget runs that ended before `runs_before`, command results and events before theirs; at most 1,000 runs a command.
+
+    `created_before`: forget also those that were made before it and have ended, however lately: there are more runs than are kept.
+    """
 
     runs_before: int
+    created_before: int = 0
     results_before: int
     events_before: int
 

@@ -8,6 +8,8 @@ import msgspec
 
 from igor_node.words import MILLISECOND
 
+OLDEST_LOOKED_AT = 20_000  # runs: they are read from the file
+
 
 class Ages(msgspec.Struct, frozen=True, kw_only=True):
     """The oldest of what Prune forgets, so that its loop knows whether there is work."""
@@ -15,6 +17,7 @@ class Ages(msgspec.Struct, frozen=True, kw_only=True):
     oldest_run_created_at: int | None
     oldest_result: str | None
     oldest_event_at: int | None
+    oldest_staged_at: int | None
 
 
 def ages(connection: sqlite3.Connection) -> Ages:
@@ -24,10 +27,18 @@ def ages(connection: sqlite3.Connection) -> Ages:
         oldest_run_created_at=None if run_row is None else run_row[0],
         oldest_result=connection.execute("SELECT min(id) FROM results").fetchone()[0],
         oldest_event_at=None if event_row is None else event_row[0],
+        oldest_staged_at=connection.execute("SELECT min(at) FROM staged").fetchone()[0],
     )
 
 
-def nth_newest_ended(connection: sqlite3.Connection, keep: int) -> int | None:
-    """`ended_at` of the run that is the `keep`th newest by creation, where there are more: what `runs_before` must be to keep so many."""
-    row = connection.execute("SELECT created_at FROM runs ORDER BY id DESC LIMIT 1 OFFSET ?", (keep,)).fetchone()
-    return None if row is None else row[0] + MILLISECOND
+def created_before(connection: sqlite3.Connection, keep: int) -> int | None:
+    """What `Prune.created_before` must be on the way to `keep` runs; None where there are no more than that.
+
+    Their number is counted by apply, and only the oldest are looked at: with millions of runs either would take seconds otherwise. Some of the oldest
+    may be going on still, so more of them are offered than one command forgets.
+    """
+    excess = connection.execute("SELECT runs FROM position WHERE one = 1").fetchone()[0] - keep
+    if excess <= 0:
+        return None
+    row = connection.execute("SELECT created_at FROM runs ORDER BY id LIMIT 1 OFFSET ?", (min(excess, OLDEST_LOOKED_AT) - 1,)).fetchone()
+    return int(row[0]) + MILLISECOND  # ids tell milliseconds

@@ -198,7 +198,8 @@ UPDATE_RUN_ENDED = "UPDATE runs SET state = ?, reason = ?, ended_at = ?, trouble
 UPDATE_RUN_BEGUN = "UPDATE runs SET begun = ?, reason = '' WHERE id = ?"
 UPDATE_RUN_CANCEL = "UPDATE runs SET cancel = ? WHERE id = ?"
 UPDATE_RUN_VERSION = "UPDATE runs SET version = ?, spec_version = ? WHERE id = ?"
-PRUNABLE_RUNS = "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?"
+PRUNABLE_RUNS = """
+SELECT id FROM runs WHERE id < ?1 AND (ended_at < ?2 OR (id < ?3 AND ended_at IS NOT NULL)) ORDER BY id LIMIT ?4"""
 DELETE_RUN = "DELETE FROM runs WHERE id = ?"
 
 STRETCHES = """

@@ -229,4 +229,5 @@ class History:
 
     def _prune(self) -> Prune:
         before = self.book.now - self.chance.choice((10, 60, 600)) * SECOND
-        return Prune(runs_before=before, results_before=before, events_before=before)
+        created_before = self.book.now - self.chance.choice((0, 30, 10**6)) * SECOND
+        return Prune(runs_before=before, created_before=created_before, results_before=before, events_before=before)

@@ -64,24 +64,52 @@ async def test_a_clock_that_jumps_hands_over_and_decides_nothing_meanwhile(tmp_p
 
 
 def test_what_retention_forgets():
-    """Runs after 90 days, or before those that are one too many; results and events after a day."""
+    """Runs that ended 90 days ago, or were made before those that are too many; results and events after a day."""
     prune = cutoffs(100 * DAY, None)
     assert (prune.runs_before, prune.results_before, prune.events_before) == (10 * DAY, 99 * DAY, 99 * DAY)
-    assert cutoffs(100 * DAY, 50 * DAY).runs_before == 50 * DAY
+    assert cutoffs(100 * DAY, 50 * DAY).created_before == 50 * DAY
+
+
+def ages(*, run: int | None = None, result: str | None = None, event: int | None = None, staged: int | None = None) -> Ages:
+    return Ages(oldest_run_created_at=run, oldest_result=result, oldest_event_at=event, oldest_staged_at=staged)
 
 
 @pytest.mark.parametrize(
-    ("ages", "due"),
+    ("kept", "due"),
     [
-        pytest.param(Ages(oldest_run_created_at=None, oldest_result=None, oldest_event_at=None), False, id="an empty ledger"),
-        pytest.param(Ages(oldest_run_created_at=9 * DAY, oldest_result=None, oldest_event_at=None), True, id="an old run"),
-        pytest.param(Ages(oldest_run_created_at=11 * DAY, oldest_result=new_id(99 * DAY + SECOND), oldest_event_at=99 * DAY), False, id="all kept"),
-        pytest.param(Ages(oldest_run_created_at=None, oldest_result=new_id(98 * DAY), oldest_event_at=None), True, id="an old result"),
-        pytest.param(Ages(oldest_run_created_at=None, oldest_result=None, oldest_event_at=98 * DAY), True, id="an old event"),
+        pytest.param(ages(), False, id="an empty ledger"),
+        pytest.param(ages(run=9 * DAY), True, id="an old run"),
+        pytest.param(ages(run=11 * DAY, result=new_id(99 * DAY + SECOND), event=99 * DAY, staged=100 * DAY - 1), False, id="all kept"),
+        pytest.param(ages(result=new_id(98 * DAY)), True, id="an old result"),
+        pytest.param(ages(event=98 * DAY), True, id="an old event"),
+        pytest.param(ages(staged=99 * DAY), True, id="parts of a push that never came whole"),
     ],
 )
-def test_when_there_is_something_to_forget(ages, due):
-    assert is_due(ages, cutoffs(100 * DAY, None)) is due
+def test_when_there_is_something_to_forget(kept, due):
+    assert is_due(kept, cutoffs(100 * DAY, None), 100 * DAY) is due
+
+
+def test_runs_that_are_too_many_are_due():
+    """However young the oldest is."""
+    assert is_due(ages(), cutoffs(100 * DAY, 100 * DAY - SECOND), 100 * DAY)
+
+
+async def test_retention_keeps_the_newest_runs(tmp_path, monkeypatch):
+    """Of those that have ended; and it rests when nothing can be forgotten, though an old run that goes on is one too many."""
+    monkeypatch.setattr(retention, "RUNS_KEPT", 5)
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.durations["slow"] = 10_000
+        world.push(job(name="slow", every_s=None), job(name="quick", every_s=10))
+        await world.lead()
+        world.propose(CreateRun(job="p/slow", run="0" * 20))
+        await world.run(400)
+        runs = world.query(lambda connection: connection.execute("SELECT id, job, ended_at FROM runs ORDER BY id").fetchall())
+        assert ("0" * 20, "p/slow", None) in runs
+        assert 5 <= len(runs) <= 5 + 60 / 10 + 2
+        prunes = world.ledger.applied().index
+        await world.run(30)
+        assert world.ledger.applied().index - prunes < 30
 
 
 async def test_retention_goes_on_until_nothing_old_is_left(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ class LeaveNote(Command, frozen=True, kw_only=True, omit_defaults=True, tag="lea
 
 
 def leave_note(tx: Transaction, command: LeaveNote) -> Result:
-    tx.execute("INSERT INTO notes VALUES (?, ?)", (tx.time, command.text))
+    tx.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (tx.time, command.text))
     return Done({"note": command.text})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from igor_node.ledger import query_audit, query_cluster, query_events, query_jobs
+from igor_node.ledger import query_audit, query_cluster, query_events, query_jobs, query_prune
 from igor_node.ledger.apply import APPLY
 from igor_node.ledger.commands import AnyCommand, CreateRun, CreateToken, Prune, Refused
 from igor_node.ledger.transaction import BrokenInvariant
@@ -162,6 +162,23 @@ def test_prune_forgets_old_ended_runs_and_nothing_else(book: Book) -> None:
     assert book.read(lambda c: query_audit.audit_job(c, "shop/report", 0, 2**62)).pruned_before == book.now - DAY
     first, last = book.read(query_events.event_bounds)
     assert first > 1 and last >= first
+
+
+def test_prune_forgets_what_is_too_many(book: Book) -> None:
+    """Runs made before a moment go when they have ended, however lately; one that goes on stays, and those after it are reached all the same."""
+    book.node()
+    book.push(job(), job("other"))
+    going_on = book.fire("shop/other")
+    ended = [book.fire() for _ in range(3)]
+    for run in ended:
+        book.carry_out(run)
+    before = book.read(lambda c: query_prune.created_before(c, 1))
+    assert before is not None
+    value = book.done(Prune(runs_before=0, created_before=before, results_before=0, events_before=0))
+    assert value["runs"] == 2
+    assert [row[0] for row in book.sql("SELECT id FROM runs ORDER BY id")] == [going_on, ended[-1]]
+    assert book.sql("SELECT runs FROM position") == [(2,)]
+    assert book.read(lambda c: query_audit.audit_job(c, "shop/report", 0, 2**62)).pruned_before == before
 
 
 def test_results_and_keys_are_kept_for_a_day(book: Book) -> None:

@@ -203,8 +203,8 @@ def test_counts_and_ages(book: Book) -> None:
     assert book.read(query_live.run_counts) == {"scheduled": 0, "queued": 1, "running": 1, "waiting": 0, "stages_queued": 1}
     ages = book.read(query_prune.ages)
     assert ages.oldest_run_created_at is not None and ages.oldest_event_at == START
-    assert book.read(lambda c: query_prune.nth_newest_ended(c, 5)) is not None
-    assert book.read(lambda c: query_prune.nth_newest_ended(c, 6)) is None
+    assert book.read(lambda c: query_prune.created_before(c, 5)) is not None
+    assert book.read(lambda c: query_prune.created_before(c, 6)) is None
 
 
 def test_lists_are_served_by_indices(book: Book) -> None:
