@@ -46,6 +46,11 @@ CLOSE_TIMEOUT_S = 10.0
 FSYNC_KEPT_S = 0.5
 
 
+def boot_s() -> float:
+    """The clock of consensus. It goes on while the machine is suspended, as CLOCK_MONOTONIC does not: who wakes up knows that its lease is over."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class PeerStatus(msgspec.Struct, frozen=True):
     """`match_index` and `caught_up` are known to a leader only. `last_heard_s` ago; None: not since this process started."""
 
@@ -167,7 +172,7 @@ class Replica:
 
     def is_leader(self) -> bool:
         """With a valid quorum lease: nobody else can have been elected yet. Safe to call from any thread."""
-        return time.monotonic() < self._pump.view.lease_until and not self._pump.ended
+        return boot_s() < self._pump.view.lease_until and not self._pump.ended
 
     def leader(self) -> NodeId | None:
         return None if self._pump.ended else self._pump.view.leader
@@ -275,7 +280,7 @@ class Replica:
     # --- the rest
 
     def status(self) -> Status:
-        view, now = self._pump.view, time.monotonic()
+        view, now = self._pump.view, boot_s()
         heard = view.leader is not None and now - view.leader_heard_at < self._settings.election_max_s
         over = self._pump.ended
         return Status(
@@ -428,7 +433,7 @@ def _build(
         if found and empty:
             membership.found(journal, Member(own.node, own.address))
         chance = random.Random()
-        engine = Engine(node=own.node, journal=journal, applied=machine.applied(), monotonic=time.monotonic, chance=chance, settings=settings)
+        engine = Engine(node=own.node, journal=journal, applied=machine.applied(), monotonic=boot_s, chance=chance, settings=settings)
         journal.sync()
         engine.synced()
     except JournalFailed as problem:
@@ -437,4 +442,4 @@ def _build(
     except Halted:
         journal.close()
         raise
-    return Pump(engine=engine, journal=journal, machine=machine, own=own, folder=folder, post=post, monotonic=time.monotonic, chance=chance)
+    return Pump(engine=engine, journal=journal, machine=machine, own=own, folder=folder, post=post, monotonic=boot_s, chance=chance)
