@@ -17,15 +17,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 import structlog
 
@@ -43,10 +43,12 @@ from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, Refused, RegisterNode
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import Reads
+from igor_node.peers import MOVED_LIMIT, RefusedByCluster, ask_around, ask_to_join, whereabouts
 from igor_node.settings import Join, NodeSettings, split_address
 from igor_node.stream import Differs
-from igor_node.words import Conflict, IgorError, Invalid, Role, Unavailable, new_id
+from igor_node.words import SECOND, Conflict, IgorError, Invalid, Role, Unavailable, new_id
 from raft.interface import Halted, Members, NotLeader, Unknown
+from raft.recovery import read_epoch
 from raft.reinstall import fetch_copy
 from raft.replica import Replica
 from raft.snapshot import TransferFailed
@@ -54,17 +56,15 @@ from raft.wire import MAGIC
 
 STOPPED, FAILED, USAGE, REFUSED = 0, 1, 2, 4  # exit codes; 3 is DataDirProblem's own
 FOUND_TIMEOUT_S = 30.0
-JOIN_TIMEOUT_S = 20.0  # a cluster in an election answers 503 for a moment
-JOIN_PAUSE_S = 0.5
+JOIN_AGAIN_S = 2.0  # a node that goes on and could not tell its cluster so
+LOOK_AROUND_S = (0.3, 0.9)  # between two rounds of asking for the others while no leader is known; by chance within these
+NOTE_PEERS_S = 0.2  # how soon an address that was learned is kept
+ASK_MEMBERS_NS = 60 * SECOND  # how often a node without a ledger asks for the members
 HAND_OVER_S = 1.5  # a planned stop costs no election time-out
 REINSTALL_PAUSE_S = 1.0
 LEADER_PAUSE_S = 1.0  # after a fault in a leader's loops, before they are started again
 
 log = structlog.get_logger("node")
-
-
-class RefusedByCluster(IgorError):
-    exit_code, title = REFUSED, "The cluster refused this node"
 
 
 def run_node(settings: NodeSettings, *, join: Join | None) -> int:
@@ -123,6 +123,11 @@ class Node:
         self.changes = Changes()
         self.stop = asyncio.Event()
         self.halted: str | None = None
+        self.refused: str | None = None
+        self.epoch = 0  # the highest that this node was told of
+        self.moved: dict[str, str] = {}  # node -> HOST:PORT, as others said while no leader was known
+        self.introduced = True  # false: `join` found nobody who could write it down
+        self.current_from: float = 0  # the ledger here answers from this index on
         self.identity: Identity
         self.key: bytes
         self.ledger: Ledger
@@ -144,6 +149,8 @@ class Node:
             await self._serve(sock)
         finally:
             sock.close()
+        if self.refused is not None:
+            raise RefusedByCluster(self.refused)
         if self.halted is not None:
             raise Halted(f"the node has stopped: {self.halted}")
         return STOPPED
@@ -169,6 +176,7 @@ class Node:
 
     async def _become(self, known: Identity | None, address: str) -> Identity:
         if known is not None:
+            await self._look_for_itself(known, address)
             await self._check_cluster(known, address)
             given = {name: getattr(self.settings, name) for name in ("name", "labels", "slots") if name in self.settings.given}
             identity = msgspec.structs.replace(known, address=address, pid=os.getpid(), **given)
@@ -183,19 +191,37 @@ class Node:
         self.data.write_identity(identity)
         return identity
 
+    async def _look_for_itself(self, known: Identity, address: str) -> None:
+        """Before it serves: is somebody in service already with this identity, and has the cluster been recovered meanwhile?"""
+        self.epoch = read_epoch(self.data.path / "raft").epoch
+        urls = [*(self.join.peers if self.join else ()), *self.data.peers(), _url(known.address)]
+        answers = await ask_around([url for url in urls if url != _url(address)], self._node_token())
+        answers = [(url, found) for url, found in answers if found.cluster == known.cluster]
+        for url, found in answers:
+            if found.id == known.id:
+                raise RefusedByCluster(
+                    f"node {known.name} is in service at {url} already: {self.data.path} is a copy of its data directory",
+                    hint="an identity is used once; to make this another node: igor-node join --reset",
+                )
+            self.epoch = max(self.epoch, found.epoch)
+        self._note_moved(whereabouts(answers))
+
     async def _check_cluster(self, known: Identity, address: str) -> None:
         """`join` on a directory in use goes on in its own cluster, and is refused by another one. Where nobody answers, it goes on."""
         if self.join is None:
             return
         body = {
             "id": known.id, "name": known.name, "address": address, "labels": known.labels, "slots": known.slots, "version": __version__,
-            "cluster": known.cluster,
+            "cluster": known.cluster, "epoch": self.epoch,
         }  # fmt: skip
         try:
-            answer = await ask_to_join(self.join.peers, self.join.token or self._node_token(), body)
+            answer = await ask_to_join(self.join.peers, self.join.token or self._node_token(), body, within_s=0)
             self.data.write("node.token", answer["token"] + "\n", secret=True)  # another one, where the node had left
+            self.introduced = True
         except Unavailable as problem:
-            log.warning("no peer could be asked; the node goes on as what it is", reason=problem.message)
+            if self.introduced:
+                log.warning("no peer could take it in; the node goes on as what it is, and asks again", reason=problem.message)
+            self.introduced = False  # they may wait for this very node to have a quorum
         except RefusedByCluster as problem:
             hint = f"{self.data.path} is node {known.name} of cluster {known.cluster}; to give that up and join anew: igor-node join --reset"
             raise RefusedByCluster(problem.message, hint=hint) from None
@@ -212,6 +238,7 @@ class Node:
         labels, slots = dict(self.settings.labels), self.settings.slots
         body = {"id": node, "name": name, "address": address, "labels": labels, "slots": slots, "version": __version__}
         answer = await ask_to_join(self.join.peers, token, body)
+        self.epoch = answer["epoch"]
         self.data.write("cluster.key", answer["key"] + "\n", secret=True)
         self.data.write("node.token", answer["token"] + "\n", secret=True)
         self.data.write_peers([*self.join.peers, *(_url(member["address"]) for member in answer["members"] if member["address"] != address)])
@@ -235,14 +262,11 @@ class Node:
             self.changes.notify(ledger.applied().index, ())
             self.reads = Reads(folder / "ledger.sqlite")
             stack.callback(self.reads.close)
-            self.replica = await Replica.start(
-                node=me.id, address=me.address, folder=folder / "raft", machine=ledger, cluster=me.cluster, key=self.key,
-                found=me.founder, on_halt=self._halt,
-            )  # fmt: skip
+            self.replica = await self._start_replica()
             stack.push_async_callback(self.replica.close)
             leader = Leader(
                 node=me.id, replica=self.replica, ledger=ledger, reads=self.reads, changes=self.changes, clock=self.clock, key=self.key,
-                leader_address=self._leader_address,
+                leader_address=self._leader_address, epoch=self.epoch,
             )  # fmt: skip
             self.agent = self._make_agent()
             services = self._services(leader)
@@ -252,12 +276,31 @@ class Node:
             self.data.write("address", _url(me.address) + "\n")
             log.info("in service", name=me.name, id=me.id, cluster=me.cluster, address=_url(me.address), version=__version__)
             async with asyncio.TaskGroup() as tasks:
-                work = [tasks.create_task(part) for part in (self._lead(leader), self.agent.serve(), self._remember_peers())]
+                parts = (self._lead(leader), self.agent.serve(), self._remember_peers(), self._find_others(), self._introduce())
+                work = [tasks.create_task(part) for part in parts]
                 await self.stop.wait()
-                log.info("stopping", reason=self.halted or "asked to stop")
+                log.info("stopping", reason=self.refused or self.halted or "asked to stop")
                 await self._hand_over()
                 for task in work:
                     task.cancel()
+
+    async def _start_replica(self) -> Replica:
+        me, folder = self.identity, self.data.path / "raft"
+        before = read_epoch(folder).epoch
+        if self.epoch > before:
+            self.data.remove("term")  # of leaders that the new epoch never had
+        try:
+            replica = await Replica.start(
+                node=me.id, address=me.address, folder=folder, machine=self.ledger, cluster=me.cluster, key=self.key, epoch=self.epoch,
+                found=me.founder, on_halt=self._halt,
+            )  # fmt: skip
+        except Halted as problem:
+            if self.epoch > before:
+                raise RefusedByCluster(str(problem)) from problem
+            raise
+        self.epoch = replica.status().epoch
+        replica.hint(self.moved)
+        return replica
 
     def _make_agent(self) -> Agent:
         me = self.identity
@@ -266,14 +309,14 @@ class Node:
                 node=me.id, name=me.name, cluster=me.cluster, address=me.address, version=__version__, folder=self.data.path / "attempts",
                 term_file=self.data.path / "term", token=self._node_token, addresses=self._where_to_look, labels=me.labels, slots=me.slots,
                 environment=self.settings.environment, ledger_version=self.ledger.known.highest, mark=lambda: self.ledger.mark,
-                differs=self._differs,
+                differs=self._differs, epoch=self.epoch, on_standing=self._note_standing, on_refused=self._refuse,
             )
         )  # fmt: skip
 
     def _services(self, leader: Leader) -> Services:
         me = self.identity
         return Services(
-            me=Me(id=me.id, name=me.name, address=_url(me.address), cluster=me.cluster, version=__version__),
+            me=Me(id=me.id, name=me.name, address=_url(me.address), cluster=me.cluster, version=__version__, epoch=self.epoch),
             clock=self.clock,
             key=self.key,
             node_token=self._node_token,
@@ -290,6 +333,7 @@ class Node:
             auth=self.settings.auth == "required",
             leave=self._remove_member,
             entry=self._entry,
+            addresses=self.replica.addresses,
         )
 
     async def _lead(self, leader: Leader) -> None:
@@ -349,7 +393,20 @@ class Node:
 
     def _halt(self, reason: str) -> None:
         self.halted = reason
+        if self.replica.was_refused:
+            self.refused = reason
         self.stop.set()
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        self.stop.set()
+
+    def _note_standing(self, member: bool | None, index: int) -> None:
+        """A leader's word on what this node is. One that is no member gets no entries: until it is one again what it holds is of the past."""
+        if member is None:
+            self.current_from = float("inf")
+        elif not member or self.current_from > index:
+            self.current_from = index
 
     # --- founding
 
@@ -415,64 +472,82 @@ class Node:
         return self.data.read("node.token") or ""
 
     def _holds_ledger(self) -> bool:
-        """A new learner is asked only from the moment it has applied the entry that made it one: what it answers is never older than its joining."""
-        return self.ledger.applied().members.find(self.identity.id) is not None and self._members().find(self.identity.id) is not None
+        """A new learner is asked only from the moment it has applied the entry that made it one: what it answers is never older than its joining.
+        One that was taken out learns it from a leader, if not from the log (`_note_standing`)."""
+        applied, me = self.ledger.applied(), self.identity.id
+        return applied.index >= self.current_from and applied.members.find(me) is not None and self._members().find(me) is not None
 
     def _leader_address(self) -> str | None:
         leader = self.replica.leader()
-        member = self._members().find(leader) if leader is not None else None
-        return _url(member.address) if member is not None else (self.agent.link.leader or None)
+        if leader == self.identity.id:
+            return _url(self.identity.address)
+        address = self._address_of(leader) if leader is not None else None
+        return _url(address) if address is not None else (self.agent.link.leader or None)
+
+    def _address_of(self, node: str) -> str | None:
+        """Of a member: where it was reached last rather than where the list of members has it."""
+        member = self._members().find(node)
+        return self.replica.addresses().get(node) or (member.address if member is not None else None)
 
     def _peers(self) -> Sequence[str]:
         """Base URLs of other nodes that hold the ledger, the likely leader first."""
         leader = self._leader_address()
         members = self._members()
-        urls = [_url(member.address) for member in (*members.voters, *members.learners)] or self.data.peers()
+        urls = [_url(self._address_of(member.id) or member.address) for member in (*members.voters, *members.learners)] or self.data.peers()
         return [url for url in dict.fromkeys([*([leader] if leader else []), *urls]) if url != _url(self.identity.address)]
 
     def _where_to_look(self) -> Sequence[str]:
         """Where the agent looks for the leader: what consensus knows, then whomever this node ever knew."""
-        own = _url(self.identity.address)
-        return list(dict.fromkeys([*([self._leader_address()] if self._leader_address() else []), *self._peers(), own, *self.data.peers()]))  # type: ignore[list-item]
+        leader, own = self._leader_address(), _url(self.identity.address)
+        return list(dict.fromkeys([*([leader] if leader else []), *self._peers(), own, *self._acquaintances()]))
+
+    def _acquaintances(self) -> list[str]:
+        """Whomever this node ever knew, or was told of."""
+        told = self.join.peers if self.join is not None else ()
+        return [*told, *(_url(address) for node, address in self.moved.items() if node != self.identity.id), *self.data.peers()]
+
+    # --- who else is there
 
     async def _remember_peers(self) -> None:
-        """Keeps D/peers fresh: a node or a client that comes back alone has somebody to ask."""
-        since = 0
+        """Keeps D/peers fresh: a node or a client that comes back alone has somebody to ask, and knows whoever moved while it was there."""
+        kept: Any = None
+        asked_at = 0
         while True:
+            leader, now = self.agent.link.leader, self.clock.monotonic_ns()
             if self._holds_ledger():
-                rows = await self.reads.query(queries.nodes)
-                self.data.write_peers([_url(row.address) for row in rows if row.node != self.identity.id])
-            since = await self.changes.wait(("nodes",), since)
+                seen = (self.changes.last(("nodes",)), self.replica.addresses())
+                if seen != kept:
+                    kept = seen
+                    rows = await self.reads.query(queries.nodes)
+                    self.data.write_peers([_url(seen[1].get(row.node, row.address)) for row in rows if row.node != self.identity.id])
+            elif leader and now - asked_at > ASK_MEMBERS_NS:
+                asked_at = now
+                for _, found in await ask_around([leader], self._node_token()):
+                    self.data.write_peers([_url(address) for node, address in sorted(found.addresses.items()) if node != self.identity.id])
+            await self.clock.sleep(NOTE_PEERS_S)
 
-
-async def ask_to_join(peers: Sequence[str], token: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The answer of the first peer that registers the node. Raises RefusedByCluster, or Unavailable that names every peer that did not answer."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + JOIN_TIMEOUT_S
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10), headers={"Authorization": f"Bearer {token}"}) as session:
+    async def _find_others(self) -> None:
+        """While no leader is known: the others may have moved, and whoever is where this node looks may know where."""
         while True:
-            silent: list[str] = []
-            again = False
-            for peer in peers:
-                try:
-                    async with session.post(f"{peer}/v1/nodes", json=body) as answer:
-                        told = await answer.json(content_type=None)
-                        if answer.status in (200, 201):
-                            return dict(told)
-                        if answer.status not in (502, 503):
-                            raise RefusedByCluster(f"{peer} refused: {told.get('detail') or answer.status}", hint=told.get("hint") or "")
-                        silent.append(f"{peer} ({told.get('detail') or answer.status})")
-                        again = True
-                except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as problem:
-                    silent.append(f"{peer} ({_brief(problem)})")
-            if not again or loop.time() > until:
-                raise Unavailable(f"no peer could be asked to join: {', '.join(silent)}", hint="is one of them running, and is the address right?")
-            await asyncio.sleep(JOIN_PAUSE_S)
+            await self.clock.sleep(random.uniform(*LOOK_AROUND_S))
+            if self.replica.leader() is not None or self.agent.link.leader:
+                continue
+            answers = await ask_around([*self._peers(), *self._acquaintances()], self._node_token())
+            self._note_moved(whereabouts([(url, found) for url, found in answers if found.cluster == self.identity.cluster]))
+            self.replica.hint(self.moved)
 
+    def _note_moved(self, addresses: Mapping[str, str]) -> None:
+        self.moved = dict(list({**self.moved, **addresses}.items())[:MOVED_LIMIT])
 
-def _brief(problem: BaseException) -> str:
-    cause = getattr(problem, "os_error", None) or problem
-    return str(getattr(cause, "strerror", None) or cause or type(problem).__name__).lower()
+    async def _introduce(self) -> None:
+        """A node that `join` let go on without an answer asks until it has one; a refusal ends it."""
+        while not self.introduced:
+            await self.clock.sleep(JOIN_AGAIN_S)
+            try:
+                await self._check_cluster(self.identity, self.identity.address)
+            except RefusedByCluster as problem:
+                self._refuse(str(problem))
+                return
 
 
 def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:

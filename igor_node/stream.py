@@ -36,6 +36,8 @@ class Hello(msgspec.Struct, tag="hello", frozen=True, omit_defaults=True):
     term: int  # the highest term this node has seen; a leader with a lower one must close the stream
     attempts: tuple[str, ...] = ()
     ledger_version: int = 0  # the highest that its program knows; 0: a program that does not say
+    epoch: int = 0  # of its data directory; raised when the cluster is recovered or restored
+    instance: str = ""  # drawn at each start: two of one node that live at the same time are a copied data directory
 
 
 class Heartbeat(msgspec.Struct, tag="beat", frozen=True, omit_defaults=True):
@@ -87,12 +89,15 @@ ToLeader = Hello | Heartbeat | Events | Goodbye
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
-    """Answer to Hello. `forget`: attempts of the Hello that ended long ago for the ledger; their folders may go after `keep_logs`."""
+    """Answer to Hello. `forget`: attempts of the Hello that ended long ago for the ledger; their folders may go after `keep_logs`.
+    `member`: voter or learner as of `index`; a node that is none any more must not answer from the ledger that it still has."""
 
     term: int
     leader: str
     now: int
     forget: tuple[str, ...] = ()
+    member: bool = True
+    index: int = 0
 
 
 class HeartbeatReply(msgspec.Struct, tag="beat", frozen=True):
@@ -177,11 +182,12 @@ class Acknowledge(msgspec.Struct, tag="ack", frozen=True):
 
 
 class Farewell(msgspec.Struct, tag="farewell", frozen=True):
-    """Not the leader (any more): go to `leader` (an address, may be empty) instead."""
+    """Not the leader (any more): go to `leader` (an address, may be empty) instead. `final`: the node must not go on, `reason` says why."""
 
     term: int
     leader: str
     reason: str
+    final: bool = False
 
 
 ToNode = Welcome | HeartbeatReply | Assign | Revoke | Cancel | Acknowledge | Differs | Farewell

@@ -159,6 +159,7 @@ class Outgoing:
                     raise wire.WireError("it sends on a connection that is only ours to send on")
                 self._queue.push(self._hello.receive(body))
                 self._come_up()
+                self.flush()  # the proof waits for no message: a follower may have none to send, and is known only by its proof
         except BlockingIOError:
             return
         except OSError as problem:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -53,7 +54,11 @@ log = structlog.get_logger("agent")
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings:
-    """`folder` holds the attempts, `term_file` the highest term seen. `token` and `addresses` are asked anew for each connection."""
+    """`folder` holds the attempts, `term_file` the highest term seen. `token` and `addresses` are asked anew for each connection.
+
+    `on_standing(member, index)`: what a leader says this node is, as of that index; None: the cluster does not know it (any more).
+    `on_refused`: the cluster will have no more of this process.
+    """
 
     node: str
     name: str
@@ -71,6 +76,9 @@ class AgentSettings:
     ledger_version: int = 0  # the highest that this program knows
     mark: Callable[[], tuple[int, bytes] | None] = lambda: None  # the newest index and digest of the ledger here
     differs: Callable[[stream.Differs], Awaitable[None]] | None = None  # the leader says that the ledger here is wrong
+    epoch: int = 0
+    on_standing: Callable[[bool | None, int], None] = lambda member, index: None
+    on_refused: Callable[[str], None] = lambda reason: None
 
 
 @dataclass
@@ -104,6 +112,7 @@ class Agent:
         self._open: dict[str, Open] = {}
         self._wake_rest = b""
         self._look_now = asyncio.Event()
+        self._instance = secrets.token_hex(8)
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -249,8 +258,14 @@ class Agent:
         return stream.Hello(
             protocol=stream.PROTOCOL, node=settings.node, name=settings.name, address=settings.address, labels=dict(settings.labels),
             slots=settings.slots, version=settings.version, cluster=settings.cluster, boot_id=self.pulse.boot_id, term=term,
-            attempts=tuple(self._open), ledger_version=settings.ledger_version,
+            attempts=tuple(self._open), ledger_version=settings.ledger_version, epoch=settings.epoch, instance=self._instance,
         )  # fmt: skip
+
+    def unknown(self) -> None:
+        self.settings.on_standing(None, 0)
+
+    def refused(self, reason: str) -> None:
+        self.settings.on_refused(reason)
 
     def heartbeat(self, seq: int) -> stream.Heartbeat:
         attempts = tuple(name for name, entry in self._open.items() if not entry.ended and not entry.broken)
@@ -271,6 +286,7 @@ class Agent:
             case stream.Differs() if self.settings.differs is not None:
                 await self.settings.differs(message)
             case stream.Welcome():
+                self.settings.on_standing(message.member, message.index)
                 await self._forget(message.forget)
 
     async def _assign(self, assignments: Sequence[stream.Assignment]) -> None:

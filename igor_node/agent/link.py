@@ -32,6 +32,7 @@ PAUSES_S = (0.05, 0.3)  # between two rounds of all addresses, by chance within 
 BATCH_S = 0.002  # events wait this long for others
 NOT_KNOWN = 401
 NOT_THE_LEADER = 421  # HTTP status; the header says who is
+FINAL_AFTER_S = 2.0  # a leader may take the process before this one for alive; what it says for longer counts
 RESEND_S = 10.0  # events that were not acknowledged by then are sent again
 
 log = structlog.get_logger("agent.link")
@@ -42,6 +43,8 @@ class Duties(Protocol):
 
     def hello(self, term: int) -> stream.Hello: ...
     def heartbeat(self, seq: int) -> stream.Heartbeat: ...
+    def unknown(self) -> None: ...
+    def refused(self, reason: str) -> None: ...
     def handle(self, message: stream.ToNode) -> Coroutine[Any, Any, None]: ...
 
 
@@ -82,6 +85,7 @@ class Link:
         self._node, self._token, self._addresses = node, token, addresses
         self._hint = ""
         self._said: set[tuple[str, str]] = set()
+        self._refused_at: float | None = None
         self.leader = ""  # the address of the one that is connected
 
     async def serve(self) -> None:
@@ -100,6 +104,7 @@ class Link:
             except aiohttp.WSServerHandshakeError as refusal:
                 self._hint = refusal.headers.get(protocol.LEADER_HEADER, "") if refusal.headers else ""
                 if refusal.status == NOT_KNOWN:
+                    self._duties.unknown()
                     self._say(address, "it does not know this node (any more); a node that left comes back by `igor-node join`")
                 elif refusal.status != NOT_THE_LEADER:
                     self._say(address, f"it refused the stream with HTTP status {refusal.status}")
@@ -128,6 +133,7 @@ class Link:
         try:
             await self._greet(socket)
             self.leader = address
+            self._refused_at = None
             self._said.clear()
             log.info("connected to the leader", address=address, term=self._term.value)
             await self._exchange(socket)
@@ -178,9 +184,17 @@ class Link:
         message: stream.ToNode = stream.decode_to_node(frame.data)
         if isinstance(message, stream.Farewell):
             self._hint = message.leader
+            if message.final:
+                self._refused_for_good(message.reason)
             raise Lost(message.reason)
         self._term.see(message.term)
         return message
+
+    def _refused_for_good(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._refused_at = now if self._refused_at is None else self._refused_at
+        if now - self._refused_at >= FINAL_AFTER_S:
+            self._duties.refused(reason)
 
     async def _beat(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         last_look = protocol.boot_ns()

@@ -118,6 +118,7 @@ class Me:
     address: str
     cluster: str
     version: str
+    epoch: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,5 +142,6 @@ class Services:
     auth: bool = True
     leave: Callable[[str], Awaitable[None]] | None = None  # leader: takes a node out of the Raft members before it is removed
     entry: Callable[[Envelope], bytes] = encode_envelope  # a command as the cluster understands it; raises where it does not yet
+    addresses: Callable[[], Mapping[NodeId, str]] = dict  # HOST:PORT of each member as this node reaches it
     hosts: frozenset[str] = field(default_factory=frozenset)  # further host names under which this node may be asked
     metrics: Callable[[], Mapping[str, Any]] = dict  # name -> number, for /metrics

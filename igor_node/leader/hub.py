@@ -67,6 +67,7 @@ EVENT_REASON_LIMIT = 2_000  # characters
 EVENTS_BYTES = 768 * 1024  # of one report: an entry holds 1 MiB
 ASSIGNMENTS_A_FRAME = 50
 CLOCK_SAMPLES = 8
+ALIVE = 3 * SECOND  # a stream on which something came so lately is that of a living process
 
 log = logging.getLogger("igor.leader.hub")
 
@@ -85,7 +86,11 @@ class LiveView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Close(Exception):
-    """Ends one stream; the text tells the node why."""
+    """Ends one stream; the text tells the node why. `final`: it must not come back."""
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
 
 
 class NodeStreams:
@@ -108,10 +113,10 @@ class NodeStreams:
         """One node's stream, from its first message to its end. Returns; only a broken connection raises."""
         hub = self._hub
         term = 0 if hub is None else hub.reign.term
-        reason = "this node is not the leader"
+        end = _Close("this node is not the leader")
         if hub is not None:
-            reason = await hub.serve(node_id, receive, send)
-        farewell = Farewell(term=term, leader=self._leader_address() or "", reason=reason)
+            end = await hub.serve(node_id, receive, send)
+        farewell = Farewell(term=term, leader=self._leader_address() or "", reason=str(end), final=end.final)
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT_S):
                 await send(encode(farewell))
@@ -145,13 +150,18 @@ class _Stream:
         self.offsets: deque[int] = deque(maxlen=CLOCK_SAMPLES)
         self.last_beat: Heartbeat | None = None
         self.leaves = False
-        self.replaced = asyncio.Event()
+        self.closing = asyncio.Event()
+        self.reason = ""
 
     def put(self, message: ToNode) -> None:
         try:
             self.outbox.put_nowait(message)
         except asyncio.QueueFull:
-            self.replaced.set()
+            self.close("it does not read what it is sent")
+
+    def close(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self.closing.set()
 
     def fresh(self, kind: str, attempts: Iterable[str], now_mono: int) -> list[str]:
         """Those that were not sent within RESEND, noted as sent now."""
@@ -213,6 +223,11 @@ class Hub:
     def end(self) -> None:
         self._over.set()
 
+    def keep_only(self, nodes: Iterable[str]) -> None:
+        """Streams of nodes that are not in the ledger (any more) are ended."""
+        for node in self._streams.keys() - set(nodes):
+            self._streams[node].close(_NOT_REGISTERED)
+
     async def placed(self, attempts: Sequence[str]) -> None:
         """Hands out attempts that were just committed, without waiting for the watch's next look."""
         rows = await self.reign.reads.query(lambda connection: [query_attempts.open_attempt(connection, attempt) for attempt in attempts])
@@ -264,18 +279,18 @@ class Hub:
 
     # --- one stream
 
-    async def serve(self, node_id: str, receive: Receive, send: Send) -> str:
+    async def serve(self, node_id: str, receive: Receive, send: Send) -> _Close:
         """Serves until the stream ends; the reason, for the Farewell."""
         stream: _Stream | None = None
         try:
             hello = await _hello(receive)
             stream = _Stream(hello, self.reign.clock.monotonic_ns())
             await self._welcome(node_id, stream)
-            return await self._talk(node_id, stream, receive, send)
+            return _Close(await self._talk(node_id, stream, receive, send))
         except _Close as why:
-            return str(why)
+            return why
         except Deposed:
-            return "this node is not the leader any more"
+            return _Close("this node is not the leader any more")
         finally:
             if stream is not None and self._streams.get(node_id) is stream:
                 del self._streams[node_id]
@@ -286,8 +301,8 @@ class Hub:
             asyncio.create_task(self._read(node_id, stream, receive)): "read",
             asyncio.create_task(self._report(node_id, stream)): "report",
             asyncio.create_task(_write(stream, send)): "write",
-            asyncio.create_task(_when(stream.replaced, "another stream of this node took over, or it does not read")): "replaced",
-            asyncio.create_task(_when(self._over, "this node is not the leader any more")): "over",
+            asyncio.create_task(_when(stream.closing, lambda: stream.reason)): "closing",
+            asyncio.create_task(_when(self._over, lambda: "this node is not the leader any more")): "over",
         }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -300,10 +315,16 @@ class Hub:
     async def _welcome(self, node_id: str, stream: _Stream) -> None:
         """Checks the Hello, puts the node's news into the ledger, and answers with Welcome and everything that is due to it."""
         hello, reign = stream.hello, self.reign
+        if hello.epoch != reign.epoch:  # before its term: that of a majority that is no more may be higher than any here
+            higher, lower = max(hello.epoch, reign.epoch), min(hello.epoch, reign.epoch)
+            whose = "this node" if hello.epoch == lower else "this leader"
+            reason = f"this cluster was recovered: epoch {higher}; {whose} is of epoch {lower}; rejoin empty: igor-node join --reset"
+            raise _Close(reason, final=hello.epoch == lower)
         if hello.node != node_id or hello.protocol != PROTOCOL:
             raise _Close(f"this stream is for node {node_id}, protocol {PROTOCOL}; the hello says {hello.node}, protocol {hello.protocol}")
         if hello.term > reign.term:
             raise _Close(f"the node has seen term {hello.term}, this leader's is {reign.term}")
+        self._check_alone(node_id, hello)
         await self._introduce(node_id, hello)
         open_rows, known = await reign.reads.query(
             lambda connection: (
@@ -312,17 +333,19 @@ class Hub:
             )
         )
         await self._await_lease()
+        self._check_alone(node_id, hello)
         self._replace(node_id, stream)
-        stream.put(
-            Welcome(term=reign.term, leader=reign.node, now=reign.clock.now(), forget=tuple(name for name, row in known.items() if row is None))
-        )
+        forget = tuple(name for name, row in known.items() if row is None)
+        # The list first: whoever is taken out after it was read is taken out by an entry above the index that is told.
+        member, index = reign.replica.status().members.find(node_id) is not None, reign.changes.index
+        stream.put(Welcome(term=reign.term, leader=reign.node, now=reign.clock.now(), forget=forget, member=member, index=index))
         self._end_attempts(stream, "cancel", {name: _LOST for name, row in known.items() if row is not None and _must_end(row)})
         self._tell(stream, open_rows)
 
     async def _introduce(self, node_id: str, hello: Hello) -> None:
         rows = await self.reign.reads.query(lambda connection: [row for row in query_cluster.nodes(connection) if row.node == node_id])
         if not rows:
-            raise _Close("this node is not registered in the cluster (it left, or it was removed)")
+            raise _Close(_NOT_REGISTERED)
         row = rows[0]
         if _differs(row, hello):
             answer = await self.reign.propose(
@@ -341,10 +364,15 @@ class Hub:
                 raise _Close("this leader does not hear from a majority; try again")
             await self.reign.clock.sleep(0.05)
 
+    def _check_alone(self, node_id: str, hello: Hello) -> None:
+        before, now = self._streams.get(node_id), self.reign.clock.monotonic_ns()
+        if before is not None and before.hello.instance != hello.instance and now - before.heard_mono < ALIVE:
+            raise _Close(f"another process is in service as node {hello.name} at {before.hello.address}: a data directory was copied", final=True)
+
     def _replace(self, node_id: str, stream: _Stream) -> None:
         before = self._streams.get(node_id)
         if before is not None:
-            before.replaced.set()
+            before.close("another stream of this node took over")
         self._streams[node_id] = stream
         version = stream.hello.ledger_version or FIRST_VERSION
         if (said := self._announced.get(node_id)) is None or said.version != version:
@@ -397,6 +425,7 @@ class Hub:
             stream.put(Acknowledge(term=self.reign.term, upto=_committed(batch, answer.value)))
 
 
+_NOT_REGISTERED = "this node is not registered in the cluster (it left, or it was removed)"
 _LOST = "the lease of this attempt is out and it was recorded as lost"
 
 
@@ -450,9 +479,9 @@ async def _write(stream: _Stream, send: Send) -> str:
         await send(encode(message))
 
 
-async def _when(event: asyncio.Event, reason: str) -> str:
+async def _when(event: asyncio.Event, reason: Callable[[], str]) -> str:
     await event.wait()
-    return reason
+    return reason()
 
 
 def _take(events: deque[AttemptEvent]) -> list[AttemptEvent]:

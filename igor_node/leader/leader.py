@@ -46,6 +46,7 @@ class Leader:
         clock: Clock,
         key: bytes,
         leader_address: Callable[[], str | None],
+        epoch: int = 0,
     ) -> None:
         self._node = node
         self._replica = replica
@@ -54,11 +55,12 @@ class Leader:
         self._changes = changes
         self._clock = clock
         self._key = key
+        self._epoch = epoch
         self.streams = NodeStreams(leader_address)
 
     async def serve(self, term: Term) -> None:
         """Returns when this node does not lead the term any more."""
-        reign = Reign(term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._key)
+        reign = Reign(term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._key, self._epoch)
         hub = Hub(reign)
         log.info("leading term %d", term)
         self.streams.begin(hub)

@@ -40,6 +40,7 @@ class Reign:
     changes: Changes
     clock: Clock
     key: bytes = field(repr=False)
+    epoch: int = 0
     began_mono: int = 0
     wall_offset: int = 0  # wall clock less the clock that never steps, when timekeeping looked last
 

@@ -53,6 +53,7 @@ class NodeWatch:
 
         self._read_at, (self._nodes, self._attempts) = await self._reign.reads.indexed(read)
         self._hub.leases.keep_only(attempt.attempt for attempt in self._attempts)
+        self._hub.keep_only(node.node for node in self._nodes)
 
     async def _judge(self, node: NodeRow, attempts: Sequence[OpenAttempt]) -> None:
         now = self._reign.clock.monotonic_ns()

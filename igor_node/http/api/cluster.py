@@ -34,7 +34,7 @@ CLOSE_S = 0.5  # how long the other side has to answer a close
 
 
 class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`cluster`: the one that the node belongs to already, where it comes back. `address`: HOST:PORT or a URL."""
+    """`cluster`, `epoch`: what the node belongs to already, where it comes back. `address`: HOST:PORT or a URL."""
 
     id: str
     name: str
@@ -43,6 +43,7 @@ class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slots: int = 1
     version: str = ""
     cluster: str = ""
+    epoch: int = 0
 
 
 class ReportBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,6 +157,28 @@ async def show_leader(call: Call) -> Any:
     )
 
 
+class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`addresses`: HOST:PORT of each member as this node reaches it, itself included."""
+
+    id: str
+    name: str
+    cluster: str
+    epoch: int
+    version: str
+    leader: str | None
+    addresses: dict[str, str]
+
+
+async def show_node(call: Call) -> Any:
+    """For nodes that look for each other: it needs no quorum."""
+    me = call.services.me
+    own = me.address.partition("://")[2]
+    return NodeAnswer(
+        id=me.id, name=me.name, cluster=me.cluster, epoch=me.epoch, version=me.version, leader=call.services.replica.leader(),
+        addresses={**call.services.addresses(), me.id: own},
+    )  # fmt: skip
+
+
 # --- joining and leaving
 
 
@@ -180,6 +203,7 @@ async def join(call: Call) -> Any:
         "name": body.name,
         "token": compose_token(token, secret),
         "key": call.services.key.hex(),
+        "epoch": call.services.me.epoch,
         "members": [{"id": member.id, "address": member.address} for member in (*members.voters, *members.learners)],
     }
     return Reply(answer, status=200 if body.id in known else 201)
@@ -198,6 +222,10 @@ def check_join(call: Call, body: JoinBody) -> None:
             f"this node belongs to cluster {call.services.me.cluster}, you come from {body.cluster}",
             hint="join with --reset to give up the other one",
         )
+    if body.cluster and body.epoch != call.services.me.epoch:
+        higher, lower = max(body.epoch, call.services.me.epoch), min(body.epoch, call.services.me.epoch)
+        whose = "you come from" if body.epoch == lower else "this node is of"
+        raise WrongHost(f"this cluster was recovered: epoch {higher}; {whose} epoch {lower}", hint="rejoin empty: igor-node join --reset")
     if call.caller.node is not None and call.caller.node != body.id:
         raise Denied(f"your token is that of node {call.caller.node}, not of {body.id}", hint="a new node needs a join token")
     faults = []
@@ -351,12 +379,12 @@ async def healthz(call: Call) -> Any:
 
 
 async def readyz(call: Call) -> Any:
-    """Ready for clients: a quorum, and this node's ledger is caught up."""
+    """Ready for clients: a quorum; a node without a ledger asks others, so it needs a leader to be connected to."""
     status = call.services.replica.status()
-    if status.halted or not status.quorum:
+    if status.halted or (call.services.holds_ledger() and not status.quorum):
         raise Unavailable(quorum.why_none(call.services.replica))
-    if not call.services.holds_ledger():
-        raise Unavailable("this node holds no ledger that is caught up")
+    if not call.services.holds_ledger() and call.services.leader_address() is None:
+        raise Unavailable("this node holds no ledger and is connected to no leader")
     return {"ok": True, "node": call.services.me.name, "applied_index": status.applied_index}
 
 
@@ -388,6 +416,8 @@ ROUTES = (
     Route(method="GET", path="/v1/cluster", handler=show_cluster, summary="The cluster: leader, voters, nodes, where the ledger stands", nodes=True),
     Route(method="GET", path="/v1/leader", handler=show_leader, summary="Who leads, as this node knows", nodes=True, where=Where.HERE,
           answer=LeaderAnswer),
+    Route(method="GET", path="/v1/node", handler=show_node, summary="This very node, and where it reaches the others", nodes=True, where=Where.HERE,
+          answer=NodeAnswer),
     Route(method="GET", path="/v1/nodes", handler=list_nodes, summary="The nodes", nodes=True),
     Route(method="GET", path="/v1/nodes/live", handler=live_nodes, summary="What the leader knows from heartbeats", nodes=True, where=Where.HERE),
     Route(

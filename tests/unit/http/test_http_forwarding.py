@@ -225,6 +225,8 @@ async def test_a_worker_asks_others(tmp_path: Path) -> None:
         assert (await make(world, node=worker)).status == 201
         assert (await world.ask("GET", "/v1/jobs", node=worker, role=None)).status == 401
         assert (await world.ask("GET", "/v1/whoami", node=worker, role=Role.OPERATOR)).value["role"] == "operator"
+        assert (await world.ask("GET", "/readyz", node=worker, role=None)).status == 200
+        world.cluster.lead(None)
         assert (await world.ask("GET", "/readyz", node=worker, role=None)).status == 503
 
 

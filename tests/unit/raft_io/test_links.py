@@ -105,6 +105,14 @@ def test_a_link_comes_back_by_itself_also_from_another_port(nodes):
     assert a.heard == [("connected", "b"), ("disconnected", "b"), ("connected", "b")]
 
 
+def test_a_node_that_has_nothing_to_say_proves_itself_all_the_same(nodes):
+    """A follower that came back on another port sends no message of its own; the leader must hear at once where it is."""
+    leader, follower = nodes("a"), nodes("b")
+    follower.links.flush = lambda: None
+    follower.links.set_members({"a": leader.address})
+    turn_until(lambda: "b" in leader.links._learned, leader, follower)
+
+
 def test_a_peer_that_moved_unseen_is_found_where_somebody_says(nodes):
     """Both moved, so neither can tell the other: a hint to one is enough, and a wrong hint costs only a try."""
     a, b, stranger = nodes("a"), nodes("b"), nodes("c")
