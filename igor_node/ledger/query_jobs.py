@@ -62,6 +62,16 @@ def project(connection: sqlite3.Connection, name: str) -> ProjectRow | None:
     return ProjectRow(project=name, version=last.version, last=last, sources=msgspec.json.decode(sources), jobs=project_jobs(connection, name))
 
 
+def source_text(connection: sqlite3.Connection, name: str, file: str) -> str | None:
+    """One file of the current version, found by SQLite: decoding all sources and jobs of a large project takes as long as a hundred such questions."""
+    row = connection.execute(
+        "SELECT files.value FROM projects JOIN versions USING (project, version) JOIN json_each(versions.sources) AS files "
+        "WHERE projects.project = ? AND files.key = ? ORDER BY files.id LIMIT 1",
+        (name, file),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def project_jobs(connection: sqlite3.Connection, name: str) -> list[Job]:
     """The definitions in force, by name: what a plan compares with."""
     first, behind = span_of(name)

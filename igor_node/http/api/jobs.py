@@ -93,12 +93,10 @@ async def show_job(call: Call) -> Any:
 
     def one(connection: sqlite3.Connection) -> dict[str, Any]:
         row = query_jobs.job(connection, name)
-        project = query_jobs.project(connection, row.project)
-        sources = project.sources if project is not None else {}
         return {
             **job_json(row, now, recent(connection, row.job)),
             "definition": msgspec.to_builtins(row.spec),
-            "source_text": sources.get(row.spec.source_file),
+            "source_text": query_jobs.source_text(connection, row.project, row.spec.source_file),
         }
 
     return await call.read(one)

@@ -197,6 +197,15 @@ def test_events_are_numbered_and_resumable(book: Book) -> None:
     assert ended == ["succeeded", "failed"]
 
 
+def test_the_text_of_one_source(book: Book) -> None:
+    """Of the version in force; a file or a project that is not there has none."""
+    book.push(job(), sources={"a.yaml": "first"})
+    book.push(job(), sources={"a.yaml": "second: é", "b/c.yaml": "other"})
+    assert book.read(lambda c: query_jobs.source_text(c, "shop", "a.yaml")) == "second: é"
+    assert book.read(lambda c: query_jobs.source_text(c, "shop", "none.yaml")) is None
+    assert book.read(lambda c: query_jobs.source_text(c, "none", "a.yaml")) is None
+
+
 def test_counts_and_ages(book: Book) -> None:
     """The gauges, and what retention asks."""
     several(book)
