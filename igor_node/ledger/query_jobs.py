@@ -63,7 +63,7 @@ def project(connection: sqlite3.Connection, name: str) -> ProjectRow | None:
 
 
 def source_text(connection: sqlite3.Connection, name: str, file: str) -> str | None:
-    """One file of the current version, found by SQLite: decoding all sources and jobs of a large project takes as long as a hundred such questions."""
+    """One file of the current version, found by SQLite: decoding all sources and jobs of a large project takes ten times as long."""
     row = connection.execute(
         "SELECT files.value FROM projects JOIN versions USING (project, version) JOIN json_each(versions.sources) AS files "
         "WHERE projects.project = ? AND files.key = ? ORDER BY files.id LIMIT 1",
