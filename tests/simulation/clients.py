@@ -101,7 +101,8 @@ class Client:
         self.think()
 
     def think(self) -> None:
-        self.world.at(self.world.now + 0.02 + 0.5 * self.chance.random(), self.begin)
+        now = max(self.world.now, self.world.quiet_until)
+        self.world.at(now + 0.02 + 0.5 * self.chance.random(), self.begin)
 
     def begin(self) -> None:
         world = self.world

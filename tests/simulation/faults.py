@@ -1,4 +1,4 @@
-"""One-line faults of consensus, each with what is known to find it. `mutations.py` hunts for them; `docs/consensus.md` has the table."""
+"""One-line faults of consensus. `mutations.py` hunts for them; `mutations.json` and the table in `docs/consensus.md` say what found each."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ class Fault(NamedTuple):
     name: str
     what: str
     file: str
-    line: str  # part of one line, found once in the file
+    line: str  # what stands there, found once in the file; it may take a line beside it to say which one is meant
     instead: str
-    found_by: str = ""
 
 
-def _mend(name: str, found_by: str = "") -> Fault:
-    return Fault(f"no_{name}", f"the mend `{name}` is off", "raft/settings.py", f"    {name}: bool = True", f"    {name}: bool = False", found_by)
+def _mend(name: str) -> Fault:
+    return Fault(f"no_{name}", f"the mend `{name}` is off", "raft/settings.py", f"    {name}: bool = True", f"    {name}: bool = False")
 
 
 ENGINE, GATE, JOURNAL, PUMP = "raft/engine.py", "raft/gate.py", "raft/journal.py", "raft/pump.py"
@@ -145,13 +144,6 @@ FAULTS: tuple[Fault, ...] = (
         "    elif term_at(prev) is None:",
     ),
     Fault(
-        "end_without_term",
-        "an append at the end of the log is taken whatever the term of that end",
-        GATE,
-        "    if prev == last_index and term_at(prev) == append.prev_term:",
-        "    if prev == last_index:",
-    ),
-    Fault(
         "known_without_term",
         "an entry is known where any entry stands",
         GATE,
@@ -184,13 +176,6 @@ FAULTS: tuple[Fault, ...] = (
         "        self._SyncObj__setCurrentTerm(term, None)",
     ),
     Fault(
-        "any_vote_counts",
-        "a granted vote counts for whatever term it was",
-        ENGINE,
-        "(peer in self._granted or reply.term != self._SyncObj__raftCurrentTerm)",
-        "(peer in self._granted)",
-    ),
-    Fault(
         "learners_campaign",
         "who has no vote asks for votes",
         ENGINE,
@@ -211,13 +196,6 @@ FAULTS: tuple[Fault, ...] = (
         ENGINE,
         "        self._heard_at = monotonic()",
         "        self._heard_at = NEVER",
-    ),
-    Fault(
-        "always_by_transfer",
-        "an election that was put off stays one that the leader asked for",
-        ENGINE,
-        "            self._chosen = self._by_transfer = self._SyncObj__transferInProgress = False",
-        "            self._chosen = False",
     ),
     # Leases and reads.
     Fault(

@@ -1,4 +1,4 @@
-"""A random life of a cluster from one seed: it is founded, grows from one voter to three, works, suffers, and must come back.
+"""A random life of a cluster from one seed: it is founded, grows from one voter to some, works, suffers, and must come back.
 
 For `TROUBLE_S` virtual seconds clients ask, members come and go, nodes crash, sleep and lose their disks' favour, links break. Then all is mended,
 and within `RECOVERY_S` there must be a leader with a lease that commits, and a few seconds later every member must hold the same ledger, and
@@ -7,13 +7,14 @@ what the clients saw must be linearizable.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from raft import membership
 from raft.engine import Engine
 from raft.interface import Member, Members
 from raft.journal import Journal
-from raft.settings import ALL_MENDS, Mends
+from raft.settings import ALL_MENDS, Mends, Settings
 from tests.simulation.clients import Client
 from tests.simulation.linearizable import Operation, offending_key
 from tests.simulation.node import SEGMENT_BYTES, SimNode
@@ -24,17 +25,21 @@ CLIENTS = 3
 TROUBLE_S = 32.0
 RECOVERY_S = 8.0
 LENGTH_S = 43.0
-WANTED_VOTERS = 3
+WANTED_VOTERS = (1, 2, 3, 3, 3, 3, 3, 5)
 
 
 class History:
     def __init__(self, seed: int, mends: Mends = ALL_MENDS) -> None:
         streams = seed % 5 not in (1, 3)
         weather = {} if streams else {"loss": 0.03, "doubling": 0.05}
-        self.world = World(seed, mends=mends, streams=streams, **weather)
+        chance = random.Random(f"settings {seed}")
+        settings = Settings(append_entries=chance.choice((2, 20, 2_000)), appends_in_flight=chance.choice((1, 2, 8)))
+        self.world = World(seed, settings=settings, mends=mends, streams=streams, **weather)
+        self.world.cuts_logs = True
         self.chance = self.world.chance
         self.world.network.delay_s = self.chance.choice((0.001, 0.004, 0.02))
         self.mean_fault_s = self.chance.choice((0.4, 0.8, 2.5))
+        self.wanted_voters = self.chance.choice(WANTED_VOTERS)
         self.operations: list[Operation] = []
         self.faults: tuple[Callable[[], None], ...] = (
             self.crash_one,
@@ -44,6 +49,8 @@ class History:
             self.separate_leader,
             self.flap,
             self.cut_one_way,
+            self.deafen_one,
+            self.lull,
             self.break_connection,
             self.pause_one,
             self.pause_in_a_step,
@@ -65,7 +72,7 @@ class History:
             Client(world, number, self.operations, LENGTH_S - 2)
         self._later(0.2, self.work)
         self._later(0.3, self.look_after_members)
-        self._later(4.0, self.trouble)
+        self._later(self.chance.choice((0.5, 4.0)), self.trouble)
         world.run_until(TROUBLE_S)
         self.mend()
         self.must_recover()
@@ -80,12 +87,14 @@ class History:
     # --- work for the log, beside that of the clients
 
     def work(self) -> None:
+        self._later(0.2, self.work)
+        if self.world.now < self.world.quiet_until:
+            return
         node = self._leading() or self.chance.choice(list(self.world.nodes.values()))
         for _ in range(self.chance.choice((1, 1, 1, 5, 60)) if self.chance.random() < 0.3 else 1):
             self.world.ask(node, self.chance.randrange(200))
         if self.chance.random() < 0.2:
             self.world.read(node)
-        self._later(0.2, self.work)
 
     def _leading(self) -> SimNode | None:
         """Any node that believes to lead, sometimes one that no longer does."""
@@ -112,15 +121,15 @@ class History:
         others = [member.id for member in members.voters if member.id != engine.node]
         if self.chance.random() < 0.05:
             return self._any_list()
-        if len(members.voters) < WANTED_VOTERS and ready:
+        if len(members.voters) < self.wanted_voters and ready:
             return membership.with_voter(members, ready[0])
-        if len(members.voters) + len(members.learners) < WANTED_VOTERS and absent:
+        if len(members.voters) + len(members.learners) < self.wanted_voters and absent:
             return membership.with_learner(members, Member(absent[0], absent[0]))
-        if self.chance.random() < 0.25 and len(members.voters) >= WANTED_VOTERS and absent:
+        if self.chance.random() < 0.25 and len(members.voters) >= self.wanted_voters and absent:
             return membership.with_learner(members, Member(absent[0], self.chance.choice((absent[0], absent[0] + "2"))))
         if self.chance.random() < 0.2 and ready and len(members.voters) < NODES:
             return membership.with_voter(members, self.chance.choice(ready))
-        if self.chance.random() < 0.2 and len(members.voters) >= WANTED_VOTERS:
+        if self.chance.random() < 0.2 and others and len(members.voters) >= self.wanted_voters:
             return membership.without(members, self.chance.choice(others))
         return None
 
@@ -180,6 +189,18 @@ class History:
             self.world.network.cut(link)
         self._later(2.0, self.world.heal)
 
+    def deafen_one(self) -> None:
+        """One node hears the leader no more, and everybody else does."""
+        leader = self.world.leader()
+        others = [node for node in self.world.nodes.values() if node is not leader]
+        if leader is not None:
+            self.world.network.cut(self.world.network.link(leader, self.chance.choice(others)))
+            self._later(2.0, self.world.heal)
+
+    def lull(self) -> None:
+        """Nobody asks anything: all logs are equal, and whoever asks for votes may get them."""
+        self.world.quiet_until = self.world.now + 5 * self.chance.random()
+
     def break_connection(self) -> None:
         for link in self.chance.sample(self.world.network.all_links(), self.chance.randrange(1, 6)):
             self.world.network.disconnect(link)
@@ -226,6 +247,7 @@ class History:
 
     def must_recover(self) -> None:
         world, checks = self.world, self.world.checks
+        world.quiet_until = 0.0
         before = checks.visible
         deadline = TROUBLE_S + RECOVERY_S
         recovered = world.run_until(deadline, lambda: checks.visible > before and world.well_led())

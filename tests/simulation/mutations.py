@@ -1,12 +1,12 @@
 """Would the simulator notice? One-line faults, put one at a time into a copy of consensus in memory, and hunted for by histories and scenarios.
 
-    python -m tests.simulation.mutations                          hunts for all of them, prints the table, writes out/mutations.json
-    python -m tests.simulation.mutations --only votes_twice       for some
-    python -m tests.simulation.mutations --known                  only by the seed or scenario that is known to find each, as the suite does
+    python -m tests.simulation.mutations                          hunts for all of them, prints the table
+    python -m tests.simulation.mutations --only lease_too_long    for some
+    python -m tests.simulation.mutations --record                 and writes down what found each: mutations.json, and docs/consensus.md
 
 The list is `faults.py`. No file is changed: the module with the fault is compiled from changed source, and everything that imports it is imported
-anew, for the time of the hunt. A hunt lives through the seeds from 0 on, as many as the suite has, and then through the scenarios; what no seed
-and no scenario finds is a promise that nobody keeps an eye on.
+anew, for the time of the hunt. A hunt lives through the seeds from 0 on, and then through the scenarios; what no seed and no scenario finds is a
+promise that nobody keeps an eye on. The suite begins with what found the fault last.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import logging
 import signal
 import sys
 import time
@@ -29,7 +30,10 @@ from typing import NamedTuple
 from tests.simulation.faults import FAULTS, Fault
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = 400  # as many as in the suite
+RECORD = Path(__file__).with_name("mutations.json")
+PAGE = ROOT / "docs" / "consensus.md"
+TABLE_BEGINS, TABLE_ENDS = "<!-- python -m tests.simulation.mutations --record -->\n", "<!-- end of the table -->\n"
+SEEDS = 60
 CPU_LIMIT_S = 30  # of one history: a fault may also make it turn in circles
 
 
@@ -106,7 +110,7 @@ def run_one(by: str) -> str | None:
     except Hangs:
         return "it ends"
     except broken as problem:
-        return str(problem.promise)
+        return None if problem.promise == "scenario" else str(problem.promise)  # that one: it did not come to what it is about
     except Exception as problem:
         return f"no error: {type(problem).__name__}"
     return None
@@ -140,26 +144,49 @@ def all_tries(seeds: int) -> list[str]:
     return [f"seed {seed}" for seed in range(seeds)] + [f"scenario {name}" for name in scenarios.ALL]
 
 
+def known() -> dict[str, Found]:
+    return {name: Found(**found) for name, found in json.loads(RECORD.read_text()).items()}
+
+
+def table(found: dict[str, Found]) -> str:
+    rows = [f"| `{fault.name}` | {fault.what} | {_row(found[fault.name])} |" for fault in FAULTS if fault.name in found]
+    return "\n".join(["| fault | what it does | found by | after | what breaks |", "| --- | --- | --- | --- | --- |", *rows, ""])
+
+
+def _row(found: Found) -> str:
+    return " | ".join((found.by, str(found.after), found.promise))
+
+
+def record(found: dict[str, Found]) -> None:
+    RECORD.write_text(json.dumps({name: one._asdict() for name, one in found.items()}, indent=1) + "\n")
+    before, rest = PAGE.read_text().split(TABLE_BEGINS)
+    PAGE.write_text(before + TABLE_BEGINS + table(found) + TABLE_ENDS + rest.split(TABLE_ENDS)[1])
+
+
 def main() -> int:
+    logging.disable(logging.CRITICAL)
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutations")
     parser.add_argument("--only", nargs="+", help="names of faults")
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--known", action="store_true", help="only what is known to find each")
+    parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
-    rows, missed = [], 0
+    all_found = known() if arguments.only else {}
+    missed = []
     for fault in FAULTS:
         if arguments.only and fault.name not in arguments.only:
             continue
         began = time.process_time()
-        found = hunt(fault, [fault.found_by] if arguments.known else all_tries(arguments.seeds))
-        missed += found is None
-        rows.append({**fault._asdict(), "found": found and found._asdict(), "cpu_s": round(time.process_time() - began, 2)})
-        by, after, promise = found or ("nothing", "all", "")
-        print(f"| `{fault.name}` | {fault.what} | {by} | {after} | {promise} |", flush=True)
-    out = ROOT / "out" / "mutations.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(rows, indent=1))
-    print(f"{len(rows)} faults, {missed} not found; {out.relative_to(ROOT)}")
+        found = hunt(fault, all_tries(arguments.seeds))
+        spent = f"{time.process_time() - began:.1f} s of CPU"
+        if found is None:
+            missed.append(fault.name)
+            print(f"{fault.name}: NOT FOUND ({spent})", flush=True)
+        else:
+            all_found[fault.name] = found
+            print(f"{fault.name}: {found.by}, after {found.after}: {found.promise} ({spent})", flush=True)
+    if arguments.record:
+        record(all_found)
+    print(f"{len(all_found)} found, not found: {', '.join(missed) or 'none'}")
     return 1 if missed else 0
 
 

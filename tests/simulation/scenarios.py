@@ -113,6 +113,76 @@ def a_notice_over_an_unverified_tail(world: World) -> None:
     world.pass_time(2)
 
 
+def a_tail_behind_a_small_append(world: World) -> None:
+    """a and the others share entries of a's term that a does not know to be committed; behind them stands a tail of its own."""
+    world.cluster(3)
+    old = world.elect("a")
+    work(world, old, 3)
+    world.pass_time(0.3)
+    interceptor = Interceptor(world)
+    interceptor.take(lambda source, target, message: target == "a" and isinstance(message, AppendReply))
+    work(world, old, 6, wait=False)
+    world.pass_time(0.05)
+    world.separate({"a"})
+    interceptor.rules.clear()
+    work(world, old, 10, wait=False)
+    world.pass_time(2.5)
+    work(world, world.elect(), 10)
+    world.lose_held()
+    world.heal()
+    world.pass_time(2)
+
+
+def a_snapshot_in_the_middle_of_a_tail(world: World) -> None:
+    """a, alone, collects more entries than the others commit, and then gets a snapshot that stands among them."""
+    world.cluster(3)
+    old = world.elect("a")
+    work(world, old, 3)
+    world.pass_time(0.3)
+    world.separate({"a"})
+    work(world, old, 100, wait=False)
+    world.pass_time(2.5)
+    new = world.elect()
+    work(world, new, 60)
+    new.engine.compact(new.ledger.index - 1)
+    world.lose_held()
+    world.heal()
+    world.pass_time(1)
+    work(world, world.elect(), 5)
+    caught_up = world.run_until(world.now + 3, lambda: old.ledger.index >= new.ledger.index)
+    must(caught_up, "members catch up", f"a stands at {old.ledger.index} after 3 s, the leader at {new.ledger.index}")
+
+
+def a_copy_that_comes_late(world: World) -> None:
+    """c has asked for a copy, got the log from somebody else meanwhile, and is further when the copy is there."""
+    world.cluster(3)
+    leader = world.elect("a")
+    c = world.nodes["c"]
+    copy = leader.machine.now
+    work(world, leader, 10)
+    world.pass_time(0.3)
+    c.pump.call(lambda: c.pump._transfers.install(copy))
+    work(world, leader, 10)
+    world.pass_time(0.3)
+
+
+def a_leader_that_wakes_up_deposed(world: World) -> None:
+    """a stands still with an entry that nobody got; all of the next leadership and another proposal meet it in one turn."""
+    world.cluster(3)
+    old = world.elect("a")
+    work(world, old, 3)
+    world.pass_time(0.3)
+    Interceptor(world).take(lambda source, target, message: source == "a" and isinstance(message, Append))
+    work(world, old, 1, wait=False)
+    world.pass_time(0.01)
+    old.stalled_until = world.now + 3
+    world.pass_time(2)
+    new = next(node for node in world.leading() if node is not old)
+    work(world, new, 5)
+    work(world, old, 1, wait=False)
+    world.pass_time(2)
+
+
 def an_answer_of_an_old_term(world: World) -> None:
     """b held entries of a's first term and lost them to c's; its old answer arrives when a leads again."""
     world.cluster(5)
@@ -255,6 +325,22 @@ def two_changes_at_once(world: World) -> None:
     world.pass_time(2)
 
 
+def two_voters_in_one_change(world: World) -> None:
+    """The same in one list."""
+    world.cluster(3, 2)
+    leader = world.elect("a")
+    world.pass_time(0.3)
+    world.separate({"b", "c"})
+    change_members(world, leader, members("abcde"))
+    work(world, leader, 3, wait=False)
+    others = world.nodes["b"], world.nodes["c"]
+    world.run_until(world.now + 3, lambda: any(node.engine.state is State.LEADER for node in others))
+    for node in others:
+        if node.engine.state is State.LEADER:
+            work(world, node, 3, wait=False)
+    world.pass_time(2)
+
+
 def a_change_before_the_terms_first_entry(world: World) -> None:
     """Ongaro's correction of 2015: without it, a change of a new term and one left over from an old term both count, and do not meet."""
     world.cluster(4, 1)
@@ -327,6 +413,30 @@ def a_vote_that_arrives_twice(world: World) -> None:
     interceptor.take(rule)
     interceptor.seen = double
     world.pass_time(6)
+
+
+def a_vote_before_a_power_cut(world: World) -> None:
+    """a and c ask for votes of one term; b gives a its own, loses its power, and is asked by c after it came back."""
+    world.cluster(3)
+    interceptor = Interceptor(world)
+    interceptor.take(lambda source, target, message: isinstance(message, VoteRequest) and (not message.pre or source == "b" or target != "b"))
+
+    def requests(source: str) -> dict[int, VoteRequest]:
+        return {message.term: message for sender, target, message in interceptor.taken if (sender, target) == (source, "b") and not message.pre}
+
+    if not world.run_until(world.now + 20, lambda: bool(requests("a").keys() & requests("c").keys())):
+        raise Broken("scenario", "a and c did not ask for votes of the same term")
+    interceptor.take(lambda source, target, message: isinstance(message, VoteReply) and not message.pre)  # nobody comes to lead
+    term = max(requests("a").keys() & requests("c").keys())
+    first, second = requests("a")[term], requests("c")[term]
+    b = world.nodes["b"]
+    b.hear("a", first)
+    world.pass_time(0.05)
+    world.crash(b, power=True)
+    world.run_until(world.now + 5, lambda: b.up)
+    world.pass_time(2)
+    b.hear("c", second)
+    world.pass_time(0.1)
 
 
 def a_node_that_comes_back(world: World) -> None:
@@ -444,6 +554,76 @@ def a_read_at_a_deposed_leader(world: World) -> None:
     world.pass_time(0.5)
 
 
+def a_leader_cut_off_again_and_again(world: World) -> None:
+    """c hears no leader and asks all the time; the moment the leader is alone it is a matter of b's word, and of two clocks."""
+    a, *others = world.cluster(3)
+    a.rate = 0.95
+    for other in others:
+        other.rate = 1.05
+    for _ in range(12):
+        world.elect("a")
+        world.pass_time(0.3)
+        for ends in (("a", "c"), ("c", "a")):
+            world.network.cut(world.network.link(*(world.nodes[end] for end in ends)))
+        world.pass_time(1.5 + 0.2 * world.chance.random())
+        world.separate({"a"})
+        world.pass_time(2)
+        world.heal()
+        world.pass_time(0.5)
+
+
+def a_voter_that_starts_again(world: World) -> None:
+    """b answers the leader, is killed and starts again; what it promised still holds when c asks for its vote."""
+    world.cluster(3)
+    b = world.nodes["b"]
+    for _ in range(6):
+        world.elect("a")
+        world.pass_time(0.3)
+        for ends in (("a", "c"), ("c", "a")):
+            world.network.cut(world.network.link(*(world.nodes[end] for end in ends)))
+        world.pass_time(1.5 + 0.2 * world.chance.random())
+        world.separate({"a"})
+        b.die(power=False)
+        b.start()
+        world.pass_time(2)
+        world.heal()
+        world.pass_time(0.5)
+
+
+def a_request_to_take_over_that_comes_late(world: World) -> None:
+    """a asked b, saw nothing of it, and must not go on as if it had not: the request is still on its way."""
+    world.cluster(3)
+    leader = world.elect("a")
+    world.pass_time(0.3)
+    interceptor = Interceptor(world)
+    interceptor.take(lambda source, target, message: isinstance(message, TimeoutNow))
+    leader.transfer("b")
+    world.pass_time(1.5)
+    world.network.cut(world.network.link(world.nodes["b"], leader))
+    interceptor.let_go()
+    world.pass_time(1)
+
+
+def a_read_after_a_pause(world: World) -> None:
+    """a stands still with an answer of a majority in its inbox, while another is elected; it is asked to read before it hears of that."""
+    world.cluster(3)
+    old = world.elect("a")
+    world.pass_time(0.3)
+
+    def strike(source: str, _target: str, _message: Any) -> None:
+        if source == "a" and not old.stalled_until:
+            old.stalled_until = world.now + 3
+
+    Interceptor(world).seen = strike
+    world.pass_time(0.25)
+    world.separate({"a"})
+    b, c = world.nodes["b"], world.nodes["c"]
+    world.run_until(world.now + 5, lambda: bool(b.engine.leads_since_applied or c.engine.leads_since_applied))
+    work(world, b if b.engine.state is State.LEADER else c, 3)
+    world.read(old)
+    world.pass_time(3)
+
+
 class Scenario(NamedTuple):
     run: Callable[[World], None]
     promise: str  # what breaks without the mend
@@ -477,15 +657,25 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 # Scenarios of mistakes that no switch makes: `faults.py` has them.
-OTHERS: dict[str, Callable[[World], None]] = {
-    "unsynced_answers": unsynced_answers,
-    "a_leader_that_sleeps_while_it_hands_over": a_leader_that_sleeps_while_it_hands_over,
+OTHERS: dict[str, Scenario] = {
+    function.__name__: Scenario(function, "", settings)
+    for function, settings in (
+        (unsynced_answers, DEFAULT_SETTINGS),
+        (a_tail_behind_a_small_append, Settings(append_entries=2, appends_in_flight=1)),
+        (a_snapshot_in_the_middle_of_a_tail, DEFAULT_SETTINGS),
+        (a_copy_that_comes_late, DEFAULT_SETTINGS),
+        (a_leader_that_wakes_up_deposed, DEFAULT_SETTINGS),
+        (two_voters_in_one_change, DEFAULT_SETTINGS),
+        (a_vote_before_a_power_cut, DEFAULT_SETTINGS),
+        (a_leader_cut_off_again_and_again, DEFAULT_SETTINGS),
+        (a_voter_that_starts_again, DEFAULT_SETTINGS),
+        (a_leader_that_sleeps_while_it_hands_over, DEFAULT_SETTINGS),
+        (a_request_to_take_over_that_comes_late, DEFAULT_SETTINGS),
+        (a_read_after_a_pause, DEFAULT_SETTINGS),
+    )
 }
-ALL = (*SCENARIOS, *OTHERS)
+ALL = SCENARIOS | OTHERS
 
 
 def run_scenario(name: str, seed: int = 0) -> None:
-    if name in OTHERS:
-        OTHERS[name](World(seed))
-    else:
-        SCENARIOS[name].run(World(seed, settings=SCENARIOS[name].settings))
+    ALL[name].run(World(seed, settings=ALL[name].settings))

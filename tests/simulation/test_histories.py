@@ -8,6 +8,8 @@ import pytest
 
 from tests.simulation.checks import Broken
 from tests.simulation.history import History
+from tests.simulation.linearizable import offending_key
+from tests.simulation.machine import Verb
 
 SEEDS = 400
 BLOCK = 20
@@ -59,3 +61,17 @@ def test_a_history_can_be_replayed_to_the_letter():
     assert first.world.events == second.world.events
     assert first.world.checks.chain == second.world.checks.chain
     assert first.operations == second.operations
+
+
+def test_what_clients_saw_is_judged():
+    """One read that goes back, among hundreds of operations, is found."""
+    history = History(3)
+    history.run()
+    assert {operation.verb for operation in history.operations} == {None, Verb.WRITE, Verb.COMPARE_AND_SET}
+    reads = [operation for operation in history.operations if operation.verb is None and operation.result]
+    late = max(reads, key=lambda operation: operation.began)
+    early = min((operation for operation in reads if operation.key == late.key), key=lambda operation: operation.ended)
+    assert early.result != late.result
+    others = [operation for operation in history.operations if operation is not late]
+    assert offending_key(others) is None
+    assert offending_key([*others, late._replace(result=early.result)]) == late.key

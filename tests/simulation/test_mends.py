@@ -7,7 +7,7 @@ import pytest
 
 from raft.settings import ALL_MENDS, Mends
 from tests.simulation.checks import Broken
-from tests.simulation.scenarios import OTHERS, SCENARIOS
+from tests.simulation.scenarios import OTHERS, SCENARIOS, run_scenario
 from tests.simulation.world import World
 
 SEEDS = range(3)
@@ -20,7 +20,7 @@ def test_every_mend_has_a_scenario():
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("mend", SCENARIOS)
 def test_with_all_mends_the_scenario_runs_well(mend: str, seed: int):
-    SCENARIOS[mend].run(World(seed, settings=SCENARIOS[mend].settings))
+    run_scenario(mend, seed)
 
 
 @pytest.mark.parametrize("mend", SCENARIOS)
@@ -38,4 +38,4 @@ def test_without_the_mend_the_promise_breaks(mend: str):
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_scenarios_run_well(name: str, seed: int):
     """What breaks in them breaks by a fault of `faults.py`."""
-    OTHERS[name](World(seed))
+    run_scenario(name, seed)

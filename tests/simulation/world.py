@@ -49,6 +49,8 @@ class World:
         self.counts: Counter[str] = Counter()
         self.operations = 0
         self.restarts = True
+        self.cuts_logs = False  # by themselves, as ledgers become durable
+        self.quiet_until = 0.0  # of clients
 
     def at(self, time: float, function: Callable[..., None], *arguments: Any) -> None:
         self.events += 1
