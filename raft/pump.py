@@ -277,6 +277,8 @@ class Pump:
             results = self._machine.apply(entries)
             if len(results) != len(entries):
                 raise ValueError(f"{len(results)} results for {len(entries)} entries")
+        except Halted:  # the machine says in its own words what it met
+            raise
         except Exception as problem:  # apply is total: whatever it raises, this ledger must not go on
             log.exception("apply failed")
             span = f"entry {last}" if len(entries) == 1 else f"entries {entries[0].index} to {last}"

@@ -185,6 +185,19 @@ async def test_an_apply_that_raises_halts_with_its_entries(one):
     assert one.halts == ["applying entry 3 failed: KeyError: 'no such table'"]
 
 
+async def test_a_machine_that_halts_says_why_in_its_own_words(one):
+    """A command of a newer version, say: the line tells people what to do."""
+
+    def fail() -> None:
+        raise Halted("ledger entry 3: install a newer igor-node here")
+
+    one.machine.before_apply = fail
+    with pytest.raises(Unknown):
+        await one.replica.propose(b"x", SECOND)
+    await until(lambda: one.halts)
+    assert one.halts == ["ledger entry 3: install a newer igor-node here"]
+
+
 async def test_a_close_answers_what_waits(one):
     """Unknown for what may be in the log; Halted for whoever comes later; the thread is gone."""
     go_on = threading.Event()
