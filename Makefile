@@ -43,12 +43,14 @@ format: $(READY)
 check: format lint test-fast
 
 bench: $(READY)  ## prints tables, writes JSON into out/
-	$(BIN)/python -m bench.commit
+	$(BIN)/python -m bench.commit --ledger
+	$(BIN)/python -m bench.catch_up
 	$(BIN)/python -m bench.starts
 	$(BIN)/python -m bench.failover --etcd
 
-soak: $(READY)  ## long batteries
-	$(PYTEST) tests -m soak --timeout=3600
+soak: $(READY)  ## long batteries: 20,000 histories of consensus on two cores, then what needs the machine for itself
+	$(PYTEST) -n 2 tests/simulation -m soak --timeout=3600
+	$(PYTEST) tests -m soak --timeout=3600 --ignore=tests/simulation
 
 clean:
 	rm -rf $(VENV) .demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,9 +1,9 @@
 """What do commits feel of a follower that is a gigabyte behind, and when is it level?
 
-Question: p50 and p99 of a commit on the leader under a steady load, as usual, and while a new follower fetches a copy of a ledger of that size, up to
-the moment at which it holds all that is committed; and how long that takes. Real processes on this machine, real ledgers: two voters, whose
-ledgers were made so large directly, and the follower, which begins empty. All share this machine's disk and processors, which is harder than service.
-Unit: milliseconds, seconds. Goal, as a ratio within one run: p99 meanwhile <= 3 x the usual p99. Prints a table and writes JSON.
+Question: p50 and p99 of a commit on the leader under a steady load, as usual (before and after), and while a new follower fetches a copy of a ledger
+of that size, up to the moment at which it holds all that is committed; and how long that takes. Real processes on this machine, real ledgers: two
+voters, whose ledgers were made so large directly, and the follower, which begins empty. All share one disk and its processors, which is harder than
+service. Unit: milliseconds, seconds. Goal, as a ratio within one run: p99 meanwhile <= 3 x the usual p99. Prints a table and writes JSON.
 
     python -m bench.catch_up [--megabytes 1024] [--rate 500] [--seconds 15] [--json out/catch_up.json]
 """
@@ -120,18 +120,17 @@ def main() -> int:
         before = usual(cluster, options)
         during, level_s = catching_up(cluster, options)
         after = usual(cluster, options)
-    calm_p99 = max(share(before, 99), share(after, 99))
-    ratio = share(during, 99) / calm_p99
+    calm = before + after  # around it: a machine that is shared is not the same for a minute
+    ratio = share(during, 99) / share(calm, 99)
     figures = {
         "ledger_bytes": size,
         "level_after_s": level_s,
-        "usual_p50_ms": share(before, 50),
-        "usual_p99_ms": share(before, 99),
+        "usual_p50_ms": share(calm, 50),
+        "usual_p99_ms": share(calm, 99),
+        "usual_max_ms": max(calm),
         "meanwhile_p50_ms": share(during, 50),
         "meanwhile_p99_ms": share(during, 99),
         "meanwhile_max_ms": max(during),
-        "afterwards_p50_ms": share(after, 50),
-        "afterwards_p99_ms": share(after, 99),
         "p99_ratio": ratio,
         "p99_ratio_goal": GOAL_RATIO,
     }
