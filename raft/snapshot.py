@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import socket
 import zlib
@@ -60,6 +61,7 @@ class Piece(msgspec.Struct, frozen=True, tag="piece"):
     checksum: int
 
 
+log = logging.getLogger("raft")
 _WANT = msgspec.msgpack.Decoder(Want)
 _PARTS = msgspec.msgpack.Decoder(Begin | Piece)
 
@@ -206,7 +208,9 @@ def _receive(parts: Iterator[Begin | Piece], held: Want, incoming: Incoming) -> 
         raise wire.WireError(f"a {type(begin).__name__} where a Begin was due")
     if begin.offset and Want(begin.copy, begin.offset) != held:
         raise wire.WireError(f"it goes on at byte {begin.offset} of a copy, where {held.offset} of another was asked for")
-    if not begin.offset:
+    if begin.offset:
+        log.info("a snapshot goes on at byte %d of %d", begin.offset, begin.size)
+    else:
         incoming.drop()
     with incoming.path.open("r+b" if begin.offset else "wb") as file:
         file.truncate(begin.offset)  # what came after the note may be whole or not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -159,6 +160,36 @@ def test_a_joiner_gets_a_snapshot_when_the_log_is_cut(three):
     assert "installed a snapshot" in three.log("d")
     three.kill("a")
     assert three.wait_leader("bd") in "bd"
+
+
+def cut_journal(cluster: Cluster) -> None:
+    """48 MiB of notes: the journal of a keeps fewer, so whoever is empty needs a copy."""
+    for number in range(96):
+        propose(cluster, "a", f"{number} " + "x" * 512 * 1024)
+    wait_for(lambda: len(list((cluster.folder / "a" / "raft").glob("*.log"))) < 5, "the journal of a is cut")
+
+
+def test_two_joiners_share_a_copy_and_a_killed_one_goes_on_where_it_was(three):
+    """d is killed with part of the copy, and comes back for the rest; e gets the same copy. Commits go on meanwhile."""
+    cut_journal(three)
+    for node in "de":
+        three.start(node)
+    three.wait_ready("d", "e")
+    three.processes["a"].ask("add_learner", node="d", address=three.addresses["d"])
+    wait_for(lambda: (three.folder / "d" / "raft" / "incoming.snapshot.note").exists(), "d has noted a part")
+    three.kill("d")
+    propose(three, "a", "meanwhile")
+    three.start("d")
+    three.processes["a"].ask("add_learner", node="e", address=three.addresses["e"])
+    three.wait_ready("d")
+    rows = three.agree("abcde")
+    assert len(rows) == 97 and rows[-1] == "meanwhile"
+    assert re.search(r"a snapshot goes on at byte [1-9]\d* of", three.log("d"))
+    stands = {node: three.log(node).split("installed a snapshot that stands at ")[1].split()[0] for node in "de"}
+    assert stands["d"] == stands["e"]
+    assert len(list((three.folder / "a" / "raft").glob("outgoing-*.snapshot"))) == 1, "kept for a while"
+    for node in "de":
+        assert list((three.folder / node / "raft").glob("incoming*")) == []
 
 
 def test_a_node_that_is_not_of_this_cluster_is_not_heard(three):
