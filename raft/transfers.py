@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raft import snapshot, wire
-from raft.copies import Copies
+from raft.copies import KEPT_S, Copies
 from raft.interface import Applied, NodeId, StateMachine
 from raft.pace import Pace
 
@@ -46,6 +46,8 @@ class Transfers:
         self.serving = 0
         self._fetching = False
         self._fetch_at = 0.0
+        self._holds_part = True  # perhaps, of an earlier life
+        self._wanted_at = monotonic()
         self._served_at = float("-inf")
 
     # --- from here
@@ -67,6 +69,9 @@ class Transfers:
         """`hurry`: the log that must be kept meanwhile grows too long."""
         self._pace.hurry = hurry
         self._copies.drop_old(needed)
+        if self._holds_part and not self._fetching and self._monotonic() > self._wanted_at + KEPT_S:
+            self._holds_part = False
+            self._incoming.drop()  # the log came after all, and no leader has that copy any more
 
     def _run_serve(self, peer: NodeId, sock: socket.socket, frames: wire.Frames, needed: int) -> None:
         try:
@@ -89,9 +94,10 @@ class Transfers:
     # --- to here
 
     def fetch(self, leader: NodeId, address: str) -> None:
-        if self._fetching or self._monotonic() < self._fetch_at:
+        self._wanted_at = self._monotonic()
+        if self._fetching or self._wanted_at < self._fetch_at:
             return
-        self._fetching = True
+        self._fetching = self._holds_part = True
         threading.Thread(target=self._run_fetch, args=(leader, address), name="raft-snapshot", daemon=True).start()
 
     def _run_fetch(self, leader: NodeId, address: str) -> None:
