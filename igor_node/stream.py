@@ -41,14 +41,19 @@ class Hello(msgspec.Struct, tag="hello", frozen=True, omit_defaults=True):
 
 
 class Heartbeat(msgspec.Struct, tag="beat", frozen=True, omit_defaults=True):
-    """Once a second. `attempts`: those whose wrapper holds its lock now. `mark`: the newest index with its digest that its ledger keeps."""
+    """Once a second. `attempts`: those whose wrapper holds its lock now. `mark`: the newest index with its digest that its ledger keeps.
+
+    `clock_error_ns`: this node's wall clock less the leader's, by four time stamps of the heartbeat with the least round trip of the last 8, right
+    within `clock_within_ns`; None until the leader has answered.
+    """
 
     seq: int
-    sent_at: int
     attempts: tuple[str, ...] = ()
     load_milli: int = 0  # load average of one minute, in thousandths
     memory_free_bytes: int = 0
     mark: tuple[int, bytes] | None = None
+    clock_error_ns: int | None = None
+    clock_within_ns: int = 0
 
 
 class AttemptEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,23 +95,31 @@ ToLeader = Hello | Heartbeat | Events | Goodbye
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     """Answer to Hello. `forget`: attempts of the Hello that ended long ago for the ledger; their folders may go after `keep_logs`.
-    `member`: voter or learner as of `index`; a node that is none any more must not answer from the ledger that it still has."""
+    `member`: voter or learner as of `index`; a node that is none any more must not answer from the ledger that it still has.
+    `received_at` (of the Hello) and `sent_at` are the leader's wall clock: a young leader may let a Hello wait for seconds.
+    """
 
     term: int
     leader: str
-    now: int
+    received_at: int
+    sent_at: int
+    time_is_good: bool
     forget: tuple[str, ...] = ()
     member: bool = True
     index: int = 0
 
 
 class HeartbeatReply(msgspec.Struct, tag="beat", frozen=True):
-    """`received_at`/`sent_at` are the leader's wall clock: with the node's two stamps they give the offset."""
+    """`received_at`/`sent_at` are the leader's wall clock: with the node's two stamps they give the offset.
+
+    `time_is_good`: a majority of the voters agrees with that clock. Until then the node starts nothing by it: it goes on by the last good one.
+    """
 
     seq: int
     term: int
     received_at: int
     sent_at: int
+    time_is_good: bool
 
 
 class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -271,7 +271,11 @@ class Agent:
         attempts = tuple(name for name, entry in self._open.items() if not entry.ended and not entry.broken)
         load = int(os.getloadavg()[0] * 1000)
         mark = self.settings.mark()
-        return stream.Heartbeat(seq=seq, sent_at=wall_now(), attempts=attempts, load_milli=load, memory_free_bytes=_memory_free(), mark=mark)
+        error_ns, within_ns = self.pulse.reading(wall_now())
+        return stream.Heartbeat(
+            seq=seq, attempts=attempts, load_milli=load, memory_free_bytes=_memory_free(), mark=mark,
+            clock_error_ns=error_ns, clock_within_ns=within_ns,
+        )  # fmt: skip
 
     async def handle(self, message: stream.ToNode) -> None:
         match message:

@@ -151,7 +151,7 @@ class Link:
             message = await self._receive(socket)
         if not isinstance(message, stream.Welcome):
             raise Lost("the answer to Hello was not Welcome")
-        self._pulse.connected(sent, protocol.boot_ns(), Instant(message.now))
+        self._pulse.connected(sent, protocol.boot_ns(), Instant(message.received_at), Instant(message.sent_at), good=message.time_is_good)
         await self._duties.handle(message)
         self._reports.send_again()
 
@@ -173,7 +173,8 @@ class Link:
             message = await self._receive(socket)
             now = protocol.boot_ns()
             if isinstance(message, stream.HeartbeatReply):
-                self._pulse.answered(message.seq, now, Instant(message.received_at), Instant(message.sent_at))
+                received, sent = Instant(message.received_at), Instant(message.sent_at)
+                self._pulse.answered(message.seq, now, received, sent, good=message.time_is_good)
             else:
                 await _to_its_end(self._duties.handle(message))
 

@@ -35,6 +35,7 @@ class Pulse:
         self._seq = 0
         self._sent: dict[int, int] = {}
         self._samples: deque[tuple[int, int]] = deque(maxlen=SAMPLES)  # (round trip, leader's clock minus CLOCK_BOOTTIME)
+        self._good: tuple[int, int] | None = None  # the sample that counts, of the last leader whose clock was good
         self.lease_base = 0
         self.answered_boot_ns = 0
         before = protocol.read_lease(str(self._path))
@@ -42,11 +43,11 @@ class Pulse:
 
     # --- the stream
 
-    def connected(self, hello_sent: int, welcome_received: int, leader_now: Instant) -> None:
+    def connected(self, hello_sent: int, welcome_received: int, leader_received: Instant, leader_sent: Instant, *, good: bool) -> None:
         """A leader has answered Hello. Another leader has another clock: what was measured before is forgotten."""
         self._sent.clear()
         self._samples.clear()
-        self._add_sample(welcome_received - hello_sent, leader_now - (hello_sent + welcome_received) // 2)
+        self._add_sample(hello_sent, welcome_received, leader_received, leader_sent, good)
         self.lease_base, self.answered_boot_ns = hello_sent, welcome_received
 
     def beat(self, now: int) -> int:
@@ -57,33 +58,40 @@ class Pulse:
             self._sent.pop(next(iter(self._sent)))
         return self._seq
 
-    def answered(self, seq: int, now: int, leader_received: Instant, leader_sent: Instant) -> None:
+    def answered(self, seq: int, now: int, leader_received: Instant, leader_sent: Instant, *, good: bool) -> None:
         sent = self._sent.pop(seq, None)
         if sent is None:
             return
-        round_trip = (now - sent) - (leader_sent - leader_received)
-        self._add_sample(round_trip, ((leader_received - sent) + (leader_sent - now)) // 2)
+        self._add_sample(sent, now, leader_received, leader_sent, good)
         self.lease_base, self.answered_boot_ns = max(self.lease_base, sent), now
         self._renew(sent, now)
 
-    def _add_sample(self, round_trip: int, clock_ns: int) -> None:
-        self._samples.append((max(round_trip, 0), clock_ns))
+    def _add_sample(self, sent: int, received: int, leader_received: Instant, leader_sent: Instant, good: bool) -> None:
+        """Four time stamps: what the leader did in between is no part of the way. What waits for its due time follows a good clock only: one leader
+        whose clock is ahead would start all of it at once, before anybody could say so."""
+        round_trip = (received - sent) - (leader_sent - leader_received)
+        self._samples.append((max(round_trip, 0), ((leader_received - sent) + (leader_sent - received)) // 2))
+        if good:
+            self._good = min(self._samples)
 
     # --- the clock
 
     @property
     def clock_ns(self) -> int:
         """The leader's wall clock minus CLOCK_BOOTTIME here; this machine's own wall clock as long as no leader was heard."""
-        if self._samples:
-            return min(self._samples)[1]
+        if self._good is not None:
+            return self._good[1]
         if self._lease is not None:
             return self._lease.clock_ns
         return time.time_ns() - protocol.boot_ns()
 
-    @property
-    def error_ns(self) -> int | None:
-        """Half of the least round trip: how wrong `clock_ns` may be. None as long as no leader was heard."""
-        return min(self._samples)[0] // 2 if self._samples else None
+    def reading(self, wall: Instant) -> tuple[int | None, int]:
+        """How far this machine's wall clock is ahead of that of the leader it is connected to, whether or not that one is good; and half of the
+        least round trip: how wrong that may be."""
+        if not self._samples:
+            return None, 0
+        round_trip, clock_ns = min(self._samples)
+        return wall - protocol.boot_ns() - clock_ns, round_trip // 2
 
     def now(self) -> Instant:
         """The leader's time."""

@@ -14,7 +14,8 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from igor_node.leader.reign import JUMP, Reign
+from igor_node.edges import JUMP
+from igor_node.leader.reign import Reign
 from igor_node.ledger import query_audit, query_jobs, query_live
 from igor_node.ledger.commands import Done, Fire, FireRuns, ResumeJobs, Stretch
 from igor_node.ledger.query_jobs import JobRow
@@ -29,7 +30,7 @@ FIRES_A_BATCH = 1_000  # with names as long as they may be an entry stays under 
 JOBS_A_BATCH = 1_000
 JOBS_A_TURN = 200  # read or decided before other tasks of the event loop get a turn
 IDLE = 5 * SECOND  # with nothing to do: also the longest time for which a stepped clock goes unnoticed
-JUMP_PAUSE_S = 0.2  # until timekeeping has handed over, or has taken the new time for good
+DOUBT_PAUSE_S = 0.05  # until timekeeping has made up its mind, or has handed over
 RETRY = SECOND // 2  # after a refusal
 TOPICS = ("jobs", "projects")
 
@@ -60,8 +61,8 @@ class FiresLoop:
         while True:
             if self._stale or reign.changes.last(TOPICS) > self._read_at:
                 await self._read_jobs()
-            if abs(reign.wall_jump()) > JUMP:
-                await reign.clock.sleep(JUMP_PAUSE_S)
+            if reign.time_in_doubt or abs(reign.clock.jump()) > JUMP:
+                await reign.clock.sleep(DOUBT_PAUSE_S)
                 continue
             await self._end_pauses()
             now = reign.clock.now()

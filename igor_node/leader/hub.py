@@ -31,6 +31,7 @@ from igor_node.ledger.digest import Mark
 from igor_node.ledger.query_attempts import AttemptRow, OpenAttempt
 from igor_node.ledger.query_cluster import NodeRow
 from igor_node.ledger.schema import FIRST_VERSION
+from igor_node.rules.clocks import Reading
 from igor_node.rules.node_loss import fallen_silent
 from igor_node.rules.versions import Announced
 from igor_node.stream import (
@@ -66,7 +67,6 @@ EVENTS_WAITING_LIMIT = 10_000  # of one node: its stream is not read until some 
 EVENT_REASON_LIMIT = 2_000  # characters
 EVENTS_BYTES = 768 * 1024  # of one report: an entry holds 1 MiB
 ASSIGNMENTS_A_FRAME = 50
-CLOCK_SAMPLES = 8
 ALIVE = 3 * SECOND  # a stream on which something came so lately is that of a living process
 
 log = logging.getLogger("igor.leader.hub")
@@ -76,7 +76,7 @@ Send = Callable[[bytes], Awaitable[None]]
 
 
 class LiveView(msgspec.Struct, frozen=True, kw_only=True):
-    """What only the leader knows of a node, from its heartbeats. `clock_error_s`: the node's clock less the leader's, within the way of a message."""
+    """What only the leader knows of a node, from its heartbeats. `clock_error_s`: the node's clock less the leader's."""
 
     node: str
     heard_s: float
@@ -147,7 +147,6 @@ class _Stream:
         self.room = asyncio.Event()
         self.room.set()
         self.sent: dict[tuple[str, str], int] = {}
-        self.offsets: deque[int] = deque(maxlen=CLOCK_SAMPLES)
         self.last_beat: Heartbeat | None = None
         self.leaves = False
         self.closing = asyncio.Event()
@@ -210,6 +209,15 @@ class Hub:
     def views(self) -> list[LiveView]:
         now = self.reign.clock.monotonic_ns()
         return [_view(node, heard, self._streams.get(node), now) for node, heard in sorted(self._heard.items())]
+
+    def readings(self) -> dict[str, Reading]:
+        """What the connected nodes say of their clocks."""
+        beats = {node: stream.last_beat for node, stream in self._streams.items()}
+        return {
+            node: Reading(beat.clock_error_ns, beat.clock_within_ns)
+            for node, beat in beats.items()
+            if beat is not None and beat.clock_error_ns is not None
+        }
 
     def renew(self, attempt: str, token: str) -> bool:
         if not is_renewal_token(self.reign.key, attempt, token) or not self.reign.is_leader():
@@ -335,10 +343,16 @@ class Hub:
         await self._await_lease()
         self._check_alone(node_id, hello)
         self._replace(node_id, stream)
+        sent_at, waited = reign.clock.now(), reign.clock.monotonic_ns() - stream.heard_mono
         forget = tuple(name for name, row in known.items() if row is None)
         # The list first: whoever is taken out after it was read is taken out by an entry above the index that is told.
         member, index = reign.replica.status().members.find(node_id) is not None, reign.changes.index
-        stream.put(Welcome(term=reign.term, leader=reign.node, now=reign.clock.now(), forget=forget, member=member, index=index))
+        stream.put(
+            Welcome(
+                term=reign.term, leader=reign.node, received_at=sent_at - waited, sent_at=sent_at, time_is_good=not reign.time_in_doubt,
+                forget=forget, member=member, index=index,
+            )
+        )  # fmt: skip
         self._end_attempts(stream, "cancel", {name: _LOST for name, row in known.items() if row is not None and _must_end(row)})
         self._tell(stream, open_rows)
 
@@ -404,12 +418,12 @@ class Hub:
         """Renews what the heartbeat names and says so; without the quorum lease it says nothing, and nothing is renewed."""
         reign, received = self.reign, self.reign.clock.now()
         stream.last_beat = beat
-        stream.offsets.append(received - beat.sent_at)
         if not reign.is_leader():
             return
         condemned = self.leases.renew(beat.attempts, reign.clock.monotonic_ns())
         self._end_attempts(stream, "cancel", dict.fromkeys(condemned, _LOST))
-        stream.put(HeartbeatReply(seq=beat.seq, term=reign.term, received_at=received, sent_at=reign.clock.now()))
+        good = not reign.time_in_doubt
+        stream.put(HeartbeatReply(seq=beat.seq, term=reign.term, received_at=received, sent_at=reign.clock.now(), time_is_good=good))
 
     async def _report(self, node_id: str, stream: _Stream) -> str:
         while True:
@@ -444,7 +458,7 @@ def _view(node: str, heard: int, stream: _Stream | None, now: int) -> LiveView:
     return LiveView(
         node=node,
         heard_s=(now - heard) / SECOND,
-        clock_error_s=-min(stream.offsets) / SECOND if stream is not None and stream.offsets else None,
+        clock_error_s=None if beat is None or beat.clock_error_ns is None else beat.clock_error_ns / SECOND,
         load=None if beat is None else beat.load_milli / 1_000,
         memory_free_bytes=None if beat is None else beat.memory_free_bytes,
     )

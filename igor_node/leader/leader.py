@@ -63,11 +63,13 @@ class Leader:
         reign = Reign(term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._key, self._epoch)
         hub = Hub(reign)
         log.info("leading term %d", term)
+        self._clock.guard(True)
         self.streams.begin(hub)
         try:
             await self._run_all(reign, hub)
         finally:
             self.streams.end()
+            self._clock.guard(False)
             log.info("not leading term %d any more", term)
 
     def renew(self, attempt: str, token: str) -> bool:
@@ -77,6 +79,8 @@ class Leader:
         return self.streams.views()
 
     async def _run_all(self, reign: Reign, hub: Hub) -> None:
+        timekeeping = Timekeeping(reign, hub)
+        timekeeping.begin()  # before anything is scheduled
         loops: list[Loop] = [
             ("fires", lambda: FiresLoop(reign).run),
             ("placement", lambda: PlacementLoop(reign, hub).run),
@@ -85,7 +89,7 @@ class Leader:
             ("retention", lambda: Retention(reign).run),
             ("versions", lambda: Versions(reign, hub).run),
             ("digests", lambda: Digests(reign, hub).run),
-            ("timekeeping", lambda: Timekeeping(reign).run),
+            ("timekeeping", lambda: timekeeping.run),
         ]
         try:
             async with asyncio.TaskGroup() as group:

@@ -20,7 +20,6 @@ from igor_node.words import SECOND, new_id
 from raft.interface import NotLeader, Term, Unknown
 
 PROPOSE_TIMEOUT_S = 5.0
-JUMP = SECOND  # a step of the wall clock that is taken for an accident
 BUSY_PAUSE_S = 0.05  # the queue of proposals is full: it empties in some milliseconds
 
 log = logging.getLogger("igor.leader")
@@ -42,15 +41,10 @@ class Reign:
     key: bytes = field(repr=False)
     epoch: int = 0
     began_mono: int = 0
-    wall_offset: int = 0  # wall clock less the clock that never steps, when timekeeping looked last
+    time_in_doubt: bool = False  # timekeeping's word: nothing may be scheduled by this machine's clock
 
     def __post_init__(self) -> None:
         self.began_mono = self.began_mono or self.clock.monotonic_ns()
-        self.wall_offset = self.clock.now() - self.clock.monotonic_ns()
-
-    def wall_jump(self) -> int:
-        """By how much the wall clock has left the steady one since timekeeping looked last."""
-        return self.clock.now() - self.clock.monotonic_ns() - self.wall_offset
 
     @property
     def age_s(self) -> float:

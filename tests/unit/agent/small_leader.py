@@ -72,12 +72,16 @@ class SmallLeader:
         match message:
             case stream.Hello():
                 self.hellos.append(message)
-                await socket.send_bytes(stream.encode(stream.Welcome(term=self.term, leader="me", now=self.now(), forget=self.forget)))
+                await socket.send_bytes(
+                    stream.encode(
+                        stream.Welcome(term=self.term, leader="me", received_at=self.now(), sent_at=self.now(), time_is_good=True, forget=self.forget)
+                    )
+                )
                 self._socket = socket
             case stream.Heartbeat():
                 self.beats.append(message)
                 if self.answers_beats:
-                    reply = stream.HeartbeatReply(seq=message.seq, term=self.term, received_at=self.now(), sent_at=self.now())
+                    reply = stream.HeartbeatReply(seq=message.seq, term=self.term, received_at=self.now(), sent_at=self.now(), time_is_good=True)
                     await socket.send_bytes(stream.encode(reply))
             case stream.Events():
                 await self._events(socket, message.events)

@@ -49,7 +49,7 @@ class Wire:
 
     async def beat(self, seconds: float, *attempts: str) -> None:
         for _ in range(int(seconds)):
-            self.say(stream.Heartbeat(seq=1, sent_at=self.world.clock.now(), attempts=attempts))
+            self.say(stream.Heartbeat(seq=1, attempts=attempts))
             await self.world.run(1)
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ async def test_a_node_that_does_not_read_is_disconnected(tmp_path, monkeypatch):
         wire._take = never
         await wire.open()
         for _ in range(6):
-            wire.say(stream.Heartbeat(seq=1, sent_at=0))
+            wire.say(stream.Heartbeat(seq=1))
         await world.clock.settle()
         assert world.leader.streams._hub.connected == frozenset()
         wire.task.cancel()
@@ -222,7 +222,7 @@ async def test_views_show_who_was_heard_and_whose_clock_is_off(tmp_path):
     async with World(tmp_path) as world:
         await registered(world)
         wire = await Wire(world).open()
-        wire.say(stream.Heartbeat(seq=1, sent_at=world.clock.now() + 2 * SECOND, load_milli=1_500, memory_free_bytes=7))
+        wire.say(stream.Heartbeat(seq=1, clock_error_ns=2 * SECOND, load_milli=1_500, memory_free_bytes=7))
         await world.run(1)
         view = world.leader.views()[0]
         assert (view.node, view.heard_s, view.clock_error_s, view.load, view.memory_free_bytes) == ("id-n1", 1.0, 2.0, 1.5, 7)

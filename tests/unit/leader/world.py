@@ -47,9 +47,19 @@ class VirtualClock:
         self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = count()
         self.skew = 0
+        self._believed = 0
 
     def now(self) -> Instant:
-        return Instant(self._now + self.skew)
+        return Instant(self._now + self._believed)
+
+    def guard(self, on: bool) -> None:
+        self.believe()
+
+    def jump(self) -> int:
+        return self.skew - self._believed
+
+    def believe(self) -> None:
+        self._believed = self.skew
 
     def monotonic_ns(self) -> int:
         return self._now - START + 1_000 * SECOND
@@ -170,6 +180,7 @@ class FakeReplica:
 
     async def transfer_leadership(self, to: str | None, timeout: float) -> bool:
         self.transfers += 1
+        self.steps.append(("transfer", to or ""))
         return False
 
 
@@ -193,6 +204,7 @@ class FakeNode:
         self.connected = False
         self.ledger_version = 0
         self.mark: tuple[int, bytes] | None = None
+        self.clock_error_ns: int | None = 0
         self.known: dict[str, list[stream.AttemptEvent]] = {}  # attempt -> its events so far
         self.acked: dict[str, int] = {}
         self.running: dict[str, Start] = {}
@@ -274,7 +286,7 @@ class FakeNode:
             self._seq += 1
             self._sent_at[self._seq] = self.world.clock.monotonic_ns()
             names = tuple(name for name, events in self.known.items() if not _ended(events))
-            self._put(stream.Heartbeat(seq=self._seq, sent_at=self.world.clock.now(), attempts=names, mark=self.mark))
+            self._put(stream.Heartbeat(seq=self._seq, attempts=names, mark=self.mark, clock_error_ns=self.clock_error_ns))
             self._named = names
 
     async def _take(self, frame: bytes) -> None:
