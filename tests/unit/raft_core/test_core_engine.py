@@ -27,7 +27,7 @@ class Node:
     def __init__(self, name: str, voters: str, applied: Applied | None = None, learners: str = "") -> None:
         self.now = 100.0
         self.name = name
-        self.disk = SimDisk()
+        self.disk = SimDisk(random.Random(0))
         self.journal = Journal.open(self.disk, "j")
         if voters:
             self.journal.append([Entry(1, 1, Kind.MEMBERS, membership.encode(members(voters, learners)))])

@@ -98,7 +98,7 @@ def test_lists_are_sorted_and_nobody_is_in_one_twice():
 
 
 def test_a_cluster_is_founded_once():
-    disk = SimDisk()
+    disk = SimDisk(random.Random(0))
     journal = Journal.open(disk, "j")
     membership.found(journal, Member("a", "a:1"))
     again = Journal.open(disk, "j")
