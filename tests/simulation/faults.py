@@ -45,13 +45,6 @@ FAULTS: tuple[Fault, ...] = (
     # The turn and the disk.
     Fault("sends_before_sync", "a turn sends before it syncs", PUMP, "        engine.tick()\n", "        engine.tick(); self._send()\n"),
     Fault(
-        "applies_before_sync",
-        "nothing is asked of the disk before an entry is applied",
-        ENGINE,
-        "        if self.mends.count_only_synced and last > self._synced:",
-        "        if False:",
-    ),
-    Fault(
         "skips_fsync",
         "the journal writes and does not sync",
         JOURNAL,

@@ -158,7 +158,8 @@ def _row(found: Found) -> str:
 
 
 def record(found: dict[str, Found]) -> None:
-    RECORD.write_text(json.dumps({name: one._asdict() for name, one in found.items()}, indent=1) + "\n")
+    rows = {fault.name: found[fault.name]._asdict() for fault in FAULTS if fault.name in found}
+    RECORD.write_text(json.dumps(rows, indent=1) + "\n")
     before, rest = PAGE.read_text().split(TABLE_BEGINS)
     PAGE.write_text(before + TABLE_BEGINS + table(found) + TABLE_ENDS + rest.split(TABLE_ENDS)[1])
 

@@ -121,14 +121,16 @@ class World:
         if not self.run_until(self.now + within_s, self.well_led):
             raise Broken("it recovers", f"there is no leader after {within_s} s")
         leader = self.leader()
-        assert leader is not None
+        assert leader is not None  # it leads well
         if name is None or leader.id == name:
             return leader
         wanted = self.nodes[name]
         self.run_until(self.now + 0.3)
-        assert leader.engine.transfer(name)
+        if not leader.engine.transfer(name):
+            raise Broken("scenario", f"{leader.id} cannot hand over to {name}")
         leader.wake()
-        assert self.run_until(self.now + within_s, lambda: self.well_led() and self.leader() is wanted), f"{name} was not elected"
+        if not self.run_until(self.now + within_s, lambda: self.well_led() and self.leader() is wanted):
+            raise Broken("scenario", f"{name} was not elected")
         return wanted
 
     def well_led(self) -> bool:
