@@ -4,10 +4,11 @@ Question: time from the start of the process to `/readyz`, after a clean stop an
 after questions to the API; time of those questions, and of an entry that prunes. One real node, whose ledger was filled beside it with runs that
 ended, evenly over 89 days: as many rows as the real ones leave in every table (a day's events and answers, too). Units: seconds, MiB, milliseconds.
 Goals: ready within 5 s after a clean stop and 20 s after `kill -9`, resident memory at most 200 MiB, with 10,000,000 runs (about 8 GB).
+With --join two more nodes join at the end, take a copy of it all and become voters: how long that takes, and what writes feel of it.
 As root the system's cache is dropped before each start, so that the disk is measured and not what happened to be read before.
 Prints a table and writes JSON with versions and parameters.
 
-    python -m bench.growth [--runs 1000000] [--jobs 1000] [--keep FOLDER] [--json out/growth.json]
+    python -m bench.growth [--runs 1000000] [--jobs 1000] [--join] [--keep FOLDER] [--json out/growth.json]
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from igor_node.ledger import schema
+from igor_node.ledger.apply_prune import RUNS_PER_PRUNE
 from igor_node.ledger.commands import Done, Envelope, Prune, encode_envelope
 from igor_node.ledger.files import current_file
 from igor_node.ledger.ledger import Ledger
@@ -44,7 +46,8 @@ DAY = 86_400 * SECOND
 PERIOD = 89 * DAY  # retention keeps 90 days
 FAILED_ONE_IN = 40
 CHUNK = 50_000
-WRITES = 2_000  # before the kill
+WRITES = 2_000  # before the kill, and before others join
+JOIN_LIMIT_S = 1_800.0
 ASKED = 5  # times for each question; the first one may read from the disk
 PROJECT = "grown"
 
@@ -190,14 +193,42 @@ def ask(node: Node, path: str) -> tuple[float, float]:
     return took[0], statistics.median(took[1:])
 
 
-def write(node: Node, count: int) -> None:
-    for number in range(count):
-        status, _, answer = node.request("POST", "/v1/tokens", {"role": "viewer", "name": f"t{number}"})
+def write(node: Node, more: Callable[[int], bool]) -> list[float]:
+    """Small writes, one after another, as long as there shall be more of them: milliseconds of each, sorted."""
+    took: list[float] = []
+    while more(len(took)):
+        begun = time.perf_counter()
+        status, _, answer = node.request("POST", "/v1/tokens", {"role": "viewer", "name": f"t{len(took)}"})
+        took.append((time.perf_counter() - begun) * 1000)
         assert status == 201, answer
+    return sorted(took)
+
+
+def join(cluster: Cluster) -> dict[str, float]:
+    """Two more voters, while one client writes."""
+    first, *others = cluster.nodes
+    alone = write(first, lambda count: count < WRITES)
+    begun = time.perf_counter()
+    for node in others:
+        node.start(join=first, wait=False)
+    looked_at, voters = 0.0, 1
+
+    def joining(_: int) -> bool:
+        nonlocal looked_at, voters
+        if time.perf_counter() - looked_at > 1:
+            looked_at, voters = time.perf_counter(), len(first.request("GET", "/v1/cluster")[2]["voters"])
+        return voters < 3 and looked_at - begun < JOIN_LIMIT_S
+
+    meanwhile = write(first, joining)
+    assert voters == 3, first.tail()
+    found = {"join_s": time.perf_counter() - begun, "rss_of_joiner_mib": max(memory_mib(node, "VmHWM") for node in others)}
+    for name, took in (("alone", alone), ("joining", meanwhile)):
+        found[f"write_{name}_p50_ms"], found[f"write_{name}_p99_ms"] = took[len(took) // 2], took[len(took) * 99 // 100]
+    return found
 
 
 def prune_ms(path: Path) -> float:
-    """One entry that forgets a thousand runs, applied to the file alone: median of five."""
+    """One entry that forgets as many runs as it may, applied to the file alone: median of five."""
     took = []
     with closing(Ledger(path)) as ledger:
         for _ in range(ASKED):
@@ -209,18 +240,18 @@ def prune_ms(path: Path) -> float:
             begun = time.perf_counter()
             answer = ledger.apply([entry])[0]
             took.append((time.perf_counter() - begun) * 1000)
-            assert isinstance(answer, Done) and answer.value["runs"] == 1_000, answer
+            assert isinstance(answer, Done) and answer.value["runs"] == RUNS_PER_PRUNE, answer
     return statistics.median(took)
 
 
-def measure(cluster: Cluster, runs: int, jobs: int, say: Callable[[str], None]) -> dict[str, float]:
+def measure(cluster: Cluster, runs: int, jobs: int, say: Callable[[str], None], *, joins: bool) -> dict[str, float]:
     node = cluster.nodes[0]
-    node.start()
-    cluster.wait_voters()
+    start(node)
     push(cluster, jobs)
     identity = json.loads((node.folder / "node.json").read_text())["id"]
     assert node.stop() == 0
     file = current_file(node.folder / "ledger.sqlite")
+    shutil.rmtree(node.folder / "raft")  # what is filled in stands in no log: whoever replayed that would differ, be found out and stop
     begun = time.perf_counter()
     fill(file, runs, jobs, identity)
     found = {"ledger_mib": file.stat().st_size / 2**20, "filling_s": time.perf_counter() - begun}
@@ -234,7 +265,7 @@ def measure(cluster: Cluster, runs: int, jobs: int, say: Callable[[str], None]) 
         found[f"ask_{name}_first_ms"], found[f"ask_{name}_ms"] = ask(node, path)
         say(f"asked for {name}")
     found["rss_after_questions_mib"] = memory_mib(node)
-    write(node, WRITES)
+    write(node, lambda count: count < WRITES)
     found["rss_after_writes_mib"] = memory_mib(node)
     found["wal_before_kill_mib"] = Path(f"{current_file(node.folder / 'ledger.sqlite')}-wal").stat().st_size / 2**20
     node.kill()
@@ -242,11 +273,15 @@ def measure(cluster: Cluster, runs: int, jobs: int, say: Callable[[str], None]) 
     found["ready_after_kill_s"] = start(node)
     found["rss_after_kill_mib"] = memory_mib(node)
     found["rss_peak_mib"] = memory_mib(node, "VmHWM")
+    if joins:
+        found |= join(cluster)
+        for other in cluster.nodes[1:]:
+            other.kill()
     found["stop_s"] = -time.perf_counter()
     assert node.stop(60) == 0
     found["stop_s"] += time.perf_counter()
     drop_cache()
-    found["prune_1000_runs_ms"] = prune_ms(node.folder / "ledger.sqlite")
+    found["prune_ms"] = prune_ms(node.folder / "ledger.sqlite")
     return found
 
 
@@ -254,6 +289,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--runs", type=int, default=1_000_000)
     parser.add_argument("--jobs", type=int, default=1_000)
+    parser.add_argument("--join", action="store_true", help="let two more nodes join at the end")
     parser.add_argument("--keep", type=Path, help="a folder that is left behind with all that was made")
     parser.add_argument("--json", type=Path, default=Path("out/growth.json"))
     options = parser.parse_args()
@@ -262,9 +298,9 @@ def main() -> int:
     if shutil.disk_usage(folder).free < options.runs * BYTES_A_RUN * 2:
         print(f"{folder} has less than {options.runs * BYTES_A_RUN * 2 / 2**30:.1f} GiB free; ask for fewer --runs", file=sys.stderr)
         return 2
-    cluster = Cluster(1, folder=folder)
+    cluster = Cluster(3 if options.join else 1, folder=folder)
     try:
-        found = measure(cluster, options.runs, options.jobs, lambda line: print(f"  … {line}", file=sys.stderr))
+        found = measure(cluster, options.runs, options.jobs, lambda line: print(f"  … {line}", file=sys.stderr), joins=options.join)
     finally:
         cluster.close()
         if options.keep is None:
@@ -272,7 +308,7 @@ def main() -> int:
     rss = max(found[name] for name in found if name.startswith("rss_"))
     report = {
         "question": "a voter with millions of runs: start to ready, memory, questions",
-        "parameters": {"runs": options.runs, "jobs": options.jobs},
+        "parameters": {"runs": options.runs, "jobs": options.jobs, "join": options.join},
         "goals": {"ready_after_clean_stop_s": GOAL_CLEAN_S, "ready_after_kill_s": GOAL_KILLED_S, "rss_mib": GOAL_RSS_MIB},
         "machine": {"python": platform.python_version(), "cpus": os.cpu_count(), "kernel": platform.release(), "sqlite": sqlite3.sqlite_version},
         "versions": {"igor-node": version("igor-node"), "ledger": schema.FIRST_VERSION},

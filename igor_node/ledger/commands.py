@@ -216,7 +216,7 @@ class AttemptsLost(Command, frozen=True, kw_only=True, omit_defaults=True, tag="
 
 
 class Prune(Command, frozen=True, kw_only=True, omit_defaults=True, tag="prune"):
-    """Forget runs that ended before `runs_before`, command results and events before theirs; at most 1,000 runs a command.
+    """Forget runs that ended before `runs_before`, command results and events before theirs; a bounded number a command.
 
     `created_before`: forget also those that were made before it and have ended, however lately: there are more runs than are kept.
     """
