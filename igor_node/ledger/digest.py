@@ -5,12 +5,11 @@ two differ, one of them was damaged or computes differently, and shows it as soo
 in the ledger's position, written in the transaction of the batch; the value at every `MARK_EVERY`th index is kept in the table `digests`, and the
 leader compares those of all members (leader/digests.py).
 
-It does not read the tables: what lies there damaged and is never asked for shows in `content` alone, which hashes every row.
+It does not read the tables: what lies there damaged shows when something depends on it, and a copy that is handed out is looked through page by page.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from hashlib import blake2b
 from struct import Struct
@@ -42,15 +41,3 @@ def chain(before: bytes, entry: Entry, time: int, answer: bytes, events: Sequenc
     if events:
         parts.append(_pack(events))
     return blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest()
-
-
-def content(connection: sqlite3.Connection) -> bytes:
-    """Of every row of every table, in the order of its key. Reads the whole file: about 3 s a million rows."""
-    whole = blake2b(digest_size=DIGEST_BYTES)
-    tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name").fetchall()
-    for table, text in tables:
-        whole.update(_pack((table, text)))
-        keys = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", (table,))]
-        for row in connection.execute(f'SELECT * FROM "{table}" ORDER BY {", ".join(f"{chr(34)}{key}{chr(34)}" for key in keys)}'):
-            whole.update(_pack(row))
-    return whole.digest()

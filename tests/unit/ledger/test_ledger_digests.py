@@ -101,24 +101,6 @@ def test_a_different_event_shows(book: Book, twin: Ledger) -> None:
     assert told(twin).now != told(book.ledger).now
 
 
-def test_any_changed_row_shows_in_the_content(book: Book, twin: Ledger) -> None:
-    """Also one that nothing asks for any more."""
-    book.node()
-    book.push(job())
-    book.carry_out(book.fire())
-    twin.apply(book.entries)
-
-    def content(ledger: Ledger) -> bytes:
-        with closing(sqlite3.connect(ledger.file)) as connection:
-            return digest.content(connection)
-
-    assert content(twin) == content(book.ledger)
-    with closing(sqlite3.connect(twin.file)) as damaged:
-        damaged.execute("UPDATE tries SET exit_code = 1")
-        damaged.commit()
-    assert content(twin) != content(book.ledger)
-
-
 def test_the_last_marks_are_kept(book: Book, monkeypatch: pytest.MonkeyPatch, other: Path) -> None:
     """At every so many entries, as many as are named; the newest is known without a query, also after a restart."""
     monkeypatch.setattr(digest, "MARK_EVERY", 3)
