@@ -6,6 +6,7 @@
     admin.token     on the founder: a token of role admin, mode 0600 like every secret here
     join.token      on the founder: a token of role node
     node.token      this node's own
+    recovered.json  what a recovery or restore left to the next start (recovery.py)
     cluster.key     32 bytes in hex: links of Raft, sessions and renewals are signed with it
     ledger.sqlite, raft/, attempts/, lock
 
@@ -19,7 +20,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -113,15 +114,15 @@ class DataDir:
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 
-    def reset(self) -> None:
-        """Gives up the cluster that this directory belonged to; `node.toml` stays. Raises DataDirProblem while commands of it are running."""
+    def reset(self, keep: Collection[str] = ("node.toml", "lock")) -> None:
+        """Gives up the cluster that this directory belonged to; what the owner wrote stays. Raises DataDirProblem while commands are running."""
         running = [folder.name for folder in (self.path / "attempts" / protocol.OPEN).glob("*") if protocol.lock_holder(str(folder / protocol.LOCK))]
         if running:
             raise DataDirProblem(
                 f"data directory {self.path}: {len(running)} commands of its cluster are still running", hint="let them end, or end them first"
             )
         for entry in sorted(self.path.iterdir()):
-            if entry.name in ("node.toml", "lock"):
+            if entry.name in keep:
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry)

@@ -33,20 +33,22 @@ from igor_node import __version__
 from igor_node.agent.agent import Agent, AgentSettings
 from igor_node.data_dir import DataDir, DataDirProblem, Identity
 from igor_node.edges import SystemClock
+from igor_node.http.api.cluster import node_token
 from igor_node.http.app import make_app
 from igor_node.http.auth import compose_token, derive_secret, parse_token
 from igor_node.http.listener import Listener, address_of, open_port
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
-from igor_node.ledger import distrust, queries, query_digests
+from igor_node.ledger import distrust, queries, query_cluster, query_digests
 from igor_node.ledger.changes import Changes
-from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, Refused, RegisterNode
+from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, NodeChanged, Refused, RegisterNode
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import Reads
 from igor_node.peers import MOVED_LIMIT, RefusedByCluster, ask_around, ask_to_join, whereabouts
-from igor_node.settings import Join, NodeSettings, split_address
+from igor_node.recovery import NOTE, Note
+from igor_node.settings import Join, NodeSettings, default_name, split_address
 from igor_node.stream import Differs
-from igor_node.words import SECOND, Conflict, IgorError, Invalid, Role, Unavailable, new_id
+from igor_node.words import SECOND, Conflict, IgorError, Invalid, NodeState, Role, Unavailable, new_id
 from raft.interface import Halted, Members, NotLeader, Unknown
 from raft.recovery import read_epoch
 from raft.reinstall import fetch_copy
@@ -184,7 +186,7 @@ class Node:
             identity = await self._join(address)
         else:
             identity = Identity(
-                name=self.settings.name or _host_name(), id=secrets.token_hex(8), cluster=secrets.token_hex(8), address=address, founder=True,
+                name=self.settings.name or default_name(), id=secrets.token_hex(8), cluster=secrets.token_hex(8), address=address, founder=True,
                 pid=os.getpid(), labels=dict(self.settings.labels), slots=self.settings.slots,
             )  # fmt: skip
             self.data.write("cluster.key", secrets.token_hex(32) + "\n", secret=True)
@@ -232,7 +234,7 @@ class Node:
         token = self.join.token
         if token is None:
             raise RefusedByCluster("joining needs a token", hint="give --token-file with the founder's join.token")
-        name = self.settings.name or _host_name()
+        name = self.settings.name or default_name()
         node = self.data.read("node.id") or secrets.token_hex(8)
         self.data.write("node.id", node + "\n")  # an answer that was lost must not leave a second node behind
         labels, slots = dict(self.settings.labels), self.settings.slots
@@ -273,6 +275,7 @@ class Node:
             await stack.enter_async_context(Listener(sock, make_app(services), MAGIC, self.replica.adopt))
             if me.founder:
                 await self._found()
+            await self._finish_recovery()
             self.data.write("address", _url(me.address) + "\n")
             log.info("in service", name=me.name, id=me.id, cluster=me.cluster, address=_url(me.address), version=__version__)
             async with asyncio.TaskGroup() as tasks:
@@ -334,6 +337,8 @@ class Node:
             leave=self._remove_member,
             entry=self._entry,
             addresses=self.replica.addresses,
+            snapshot=self.ledger.snapshot,
+            folder=self.data.path,
         )
 
     async def _lead(self, leader: Leader) -> None:
@@ -419,14 +424,46 @@ class Node:
         own = compose_token(f"n-{me.id}", derive_secret(self.key, f"node {me.id}"))
         self.data.write("node.token", own + "\n", secret=True)
         await self._propose(FoundCluster(cluster=me.cluster, tzdata=_tzdata_version(), wanted_voters=self.settings.voters))
-        await self._propose(
-            RegisterNode(
-                node=me.id, name=me.name, address=me.address, labels=me.labels, slots=me.slots, version=__version__,
-                token_id=parse_token(own).id, token_hash=parse_token(own).hash,
-            )
-        )  # fmt: skip
+        await self._register(own, "founder")
         await self._propose(CreateToken(token=parse_token(admin).id, hash=parse_token(admin).hash, role=Role.ADMIN, name="founder"))
         await self._propose(CreateToken(token=parse_token(joining).id, hash=parse_token(joining).hash, role=Role.NODE, name="join"))
+
+    async def _finish_recovery(self) -> None:
+        """What `recover` or `restore` left to the first start (recovery.py). Done again after a crash it is refused, or changes nothing."""
+        text = self.data.read(NOTE)
+        if text is None:
+            return
+        note, me = msgspec.json.decode(text, type=Note), self.identity
+        if self.epoch <= note.above or [voter.id for voter in self._members().voters] != [me.id]:
+            return  # the recovery did not come to its end, and this is the cluster as it was
+        for row in await self.reads.query(queries.nodes):
+            if row.node != me.id and (note.gone is None or row.node in note.gone):
+                await self._propose(NodeChanged(node=row.node, state=NodeState.LOST, reason="the cluster was recovered without it"), "recovery")
+        await self._register_recovered()
+        self.data.remove(NOTE)
+
+    async def _register_recovered(self) -> None:
+        """The tokens of the founder may be lost with its machine, and after a restore the node's own is of another key."""
+        me = self.identity
+        admin, joining = self._token_file("admin.token", "admin"), self._token_file("join.token", "join")
+        token = self.data.read("node.token")
+        if token is None:
+            name = node_token(me.id, await self.reads.query(query_cluster.tokens), anew=True)
+            token = compose_token(name, derive_secret(self.key, "node " + name.removeprefix("n-")))
+            self.data.write("node.token", token + "\n", secret=True)
+        await self._register(token, "recovery")
+        for text, role, name in ((admin, Role.ADMIN, "recovery"), (joining, Role.NODE, "join")):
+            await self._propose(CreateToken(token=parse_token(text).id, hash=parse_token(text).hash, role=role, name=name), "recovery")
+
+    async def _register(self, token: str, actor: str) -> None:
+        me, own = self.identity, parse_token(token)
+        await self._propose(
+            RegisterNode(
+                node=me.id, name=me.name, address=me.address, labels=me.labels, slots=me.slots, version=__version__, token_id=own.id,
+                token_hash=own.hash,
+            ),
+            actor,
+        )  # fmt: skip
 
     def _token_file(self, file: str, name: str) -> str:
         """The token in the file, made if it is not there."""
@@ -436,18 +473,18 @@ class Node:
             self.data.write(file, token + "\n", secret=True)
         return token
 
-    async def _propose(self, command: Command) -> None:
+    async def _propose(self, command: Command, actor: str = "founder") -> None:
         async with asyncio.timeout(FOUND_TIMEOUT_S):
             while True:
                 now = self.clock.now()
-                entry = self._entry(Envelope(id=new_id(now), at=now, actor="founder", command=command))  # type: ignore[arg-type]
+                entry = self._entry(Envelope(id=new_id(now), at=now, actor=actor, command=command))  # type: ignore[arg-type]
                 try:
                     answer = (await self.replica.propose(entry, FOUND_TIMEOUT_S)).result
                 except NotLeader:
                     await self.clock.sleep(0.05)
                     continue
                 if isinstance(answer, Refused) and answer.error != "Conflict":
-                    raise Unavailable(f"the cluster could not be founded: {answer.message}")
+                    raise Unavailable(f"the cluster could not begin: {answer.message}")
                 return
 
     async def _remove_member(self, node: str) -> None:
@@ -558,12 +595,6 @@ def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *argume
 
 def _url(address: str) -> str:
     return address if "://" in address else f"http://{address}"
-
-
-def _host_name() -> str:
-    """The host's name as a node's name: letters, digits, - _ . only."""
-    name = os.uname().nodename.split(".")[0]
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip("-_.")[:100] or "node"
 
 
 def _tzdata_version() -> str:

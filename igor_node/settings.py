@@ -80,6 +80,12 @@ def default_slots() -> int:
     return max(4, 2 * (os.cpu_count() or 1))
 
 
+def default_name() -> str:
+    """The host's name as a node's name: letters, digits, - _ . only."""
+    name = os.uname().nodename.split(".")[0]
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip("-_.")[:100] or "node"
+
+
 def split_address(text: str) -> tuple[str, int]:
     """`HOST:PORT` or `[V6]:PORT`. Raises ValueError that says what was expected."""
     host, colon, port = text.rpartition(":")

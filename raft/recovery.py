@@ -26,7 +26,7 @@ import msgspec
 from raft import membership
 from raft.disk import Disk, RealDisk
 from raft.engine import Engine
-from raft.interface import Applied, Entry, Halted, Kind, Member, Members, StateMachine, Term
+from raft.interface import Applied, Entry, Halted, Kind, Member, Members, NodeId, StateMachine, Term
 from raft.journal import Journal, JournalFailed
 from raft.segment import Damaged
 
@@ -88,18 +88,33 @@ def take_epoch(folder: Path, told: int, *, empty: bool) -> int:
     return told
 
 
+class Stand(msgspec.Struct, frozen=True):
+    """What a folder holds: the last entry of its journal, where its ledger stands, the list of members in force, its epoch."""
+
+    index: int
+    term: Term
+    applied: Applied
+    members: Members
+    epoch: int
+
+
+def look(folder: Path, machine: StateMachine, node: NodeId) -> Stand:
+    """Offline. Raises Halted with one clear line."""
+    journal, applied = _open(folder, RealDisk()), machine.applied()
+    try:
+        members = _members(journal, applied, node)
+        return Stand(journal.last_index, journal.last_term, applied, members, read_epoch(folder).epoch)
+    finally:
+        journal.close()
+
+
 def make_only_voter(folder: Path, machine: StateMachine, member: Member, *, above: int = -1, disk: Disk | None = None) -> Recovered:
     """The node of this folder and ledger as the only voter of a new epoch, higher than `above` (of a backup) and than its own.
 
     Offline: nobody else may use the folder. Repeated after a crash it ends where it would have; where this node is the only member already, in an
     epoch higher than `above`, nothing is changed. Raises Halted with one clear line.
     """
-    try:
-        journal = Journal.open(disk or RealDisk(), str(folder))
-    except Damaged as problem:
-        raise Halted(str(problem)) from problem
-    except OSError as problem:
-        raise Halted(f"the journal in {folder} cannot be opened: {problem.strerror or problem}") from problem
+    journal = _open(folder, disk or RealDisk())
     try:
         return _recover(folder, journal, machine.applied(), member, above)
     except JournalFailed as problem:
@@ -110,12 +125,25 @@ def make_only_voter(folder: Path, machine: StateMachine, member: Member, *, abov
         journal.close()
 
 
+def _open(folder: Path, disk: Disk) -> Journal:
+    try:
+        return Journal.open(disk, str(folder))
+    except Damaged as problem:
+        raise Halted(str(problem)) from problem
+    except OSError as problem:
+        raise Halted(f"the journal in {folder} cannot be opened: {problem.strerror or problem}") from problem
+
+
+def _members(journal: Journal, applied: Applied, node: NodeId) -> Members:
+    """The engine knows how a journal joins its ledger, and which list of members is in force."""
+    return Engine(node=node, journal=journal, applied=applied, monotonic=time.monotonic, chance=random.Random(0)).members
+
+
 def _recover(folder: Path, journal: Journal, applied: Applied, member: Member, above: int) -> Recovered:
     if journal.last_index == 0 and applied.index == 0:
         raise Halted(f"there is nothing to recover in {folder}: neither ledger nor journal holds an entry")
     found = read_epoch(folder)
-    # The engine knows how a journal joins its ledger, and which list of members is in force.
-    before = Engine(node=member.id, journal=journal, applied=applied, monotonic=time.monotonic, chance=random.Random(0)).members
+    before = _members(journal, applied, member.id)
     alone = before.is_voter(member.id) and len(before.ids()) == 1
     if alone and not found.unfinished and found.epoch > above:
         return Recovered(journal.last_index, journal.last_term, found.epoch, applied, before)

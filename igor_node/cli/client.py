@@ -123,6 +123,20 @@ class Client:
             except BROKEN as problem:
                 self._stream_broke(problem)
 
+    def pieces(self, path: str, size: int) -> Iterator[bytes]:
+        """A long answer as it comes, from the first node that has one. One that breaks off raises Unavailable: nothing of it can be used."""
+        answer, response, connection = self._open(path, self._headers({"Accept": "*/*"}, None))
+        try:
+            while data := response.read(size):
+                yield data
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+        except BROKEN as problem:
+            raise words.Unavailable(f"{answer.node} broke off before the end ({_said(problem)})", hint="ask again") from None
+        finally:
+            response.close()
+            connection.close()
+
     def events(self, path: str, last_id: str = "") -> Iterator[Event]:
         """The events of an SSE stream, without end; goes on after the last one at the next node when the connection breaks."""
         while True:
@@ -246,7 +260,16 @@ class Client:
 
     def _stream(self, path: str, headers: Mapping[str, str], deadline: float | None = None) -> Iterator[str]:
         """The lines of a stream, from the first node that opens it. Breaks raise; an end in order returns. `deadline` is monotonic."""
-        sent = self._headers({**headers, "Accept": "*/*"}, None)
+        _, response, connection = self._open(path, self._headers({**headers, "Accept": "*/*"}, None))
+        try:
+            while (line := _line_of(response, connection, deadline)) is not None:
+                yield line
+        finally:
+            response.close()
+            connection.close()
+
+    def _open(self, path: str, sent: Mapping[str, str]) -> tuple[Answer, http.client.HTTPResponse, http.client.HTTPConnection]:
+        """An answer whose body is still to be read, on a connection that is the caller's alone."""
         opened: list[http.client.HTTPResponse] = []
 
         def open_at(address: str) -> Answer:
@@ -259,13 +282,7 @@ class Client:
             return Answer(response.status, None, received, address)
 
         answer = self._first_answer("GET", sent, open_at)
-        connection = self._connections.pop(answer.node)
-        try:
-            while (line := _line_of(opened[0], connection, deadline)) is not None:
-                yield line
-        finally:
-            opened[0].close()
-            connection.close()
+        return answer, opened[0], self._connections.pop(answer.node)
 
     def _stream_broke(self, problem: BaseException) -> None:
         self.notice(f"{self.addresses[self._first]}: {_said(problem)}; going on at the next node")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from igor_node.cli import act, command, define, look, operate, see
+from igor_node.cli import act, command, define, keep, look, operate, see
 
 
 @click.group(
@@ -36,6 +36,7 @@ for part in (
     *(act.run, act.cancel),
     *(see.runs, see.show, see.watch, see.logs, see.why, see.audit, see.events),
     *(operate.nodes, operate.status, operate.ui),
+    *(keep.backup, keep.restore, keep.verify),
     *(operate.login, operate.logout, operate.whoami, operate.token, operate.completion),
 ):
     igor.add_command(part)

@@ -25,7 +25,7 @@ from igor_node import words
 from igor_node.cli import command
 from igor_node.cli.client import Client, segment
 from igor_node.cli.target import default_data_dir, normal_address, read_token_file
-from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, Join, read_settings
+from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, Join, default_name, read_settings
 
 CHECK_TIMEOUT_S = 5.0
 IDLE_LOOK_S = 0.5
@@ -207,6 +207,89 @@ def wait_until_idle(client: Client, node: str) -> None:
             said = running
             click.echo(f"waiting for {running} attempts to end; nothing new comes (Ctrl-C: stay)", err=True)
         time.sleep(IDLE_LOOK_S)
+
+
+# --- a node that does not run
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks where a person is there to answer; --yes and scripts go on."""
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm(question, abort=True, err=True)
+
+
+@igor_node.command("recover", session=False, examples=["igor-node recover --data-dir n1 --dry-run", "igor-node recover --data-dir n1"])
+@data_dir_option
+@click.option("--dry-run", is_flag=True, help="Only say where this node stands, to choose among survivors.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, do it.")
+def recover(data_dir: Path | None, dry_run: bool, yes: bool) -> None:
+    """Go on without a majority that is lost for ever: make this node, which must not run, the only voter of its cluster in a new epoch.
+
+    Of several survivors take the one whose journal goes furthest: the higher term first, then the higher entry. What only the lost nodes had is lost.
+    They are refused if they come back, and may rejoin empty: igor-node join PEER --reset.
+    """
+    from igor_node import recovery
+    from igor_node.data_dir import DataDir
+    from raft.interface import Halted
+
+    data = DataDir(data_dir or default_data_dir())
+    data.lock()
+    try:
+        survivor = recovery.look(data)
+        say_survivor(survivor, data.path)
+        if dry_run:
+            return
+        if survivor.others:
+            confirm(f"go on without {', '.join(survivor.others)} for ever?", yes=yes)
+        done = recovery.recover(data)
+    except Halted as problem:
+        raise StartFailed(str(problem)) from None
+    click.echo(f"it is now the only voter, in epoch {done.epoch}; everything up to entry {survivor.stand.index} counts as committed")
+    if survivor.others:
+        click.echo(f"lost: what {' and '.join(survivor.others)} acknowledged after that entry, if anything")
+        click.echo(f"{', '.join(survivor.others)}: refused from now on; to use them again: igor-node join PEER --reset")
+    click.echo(f"go on with: igor-node start --data-dir {data.path}")
+    click.echo(f"tokens: {data.path / 'admin.token'} and {data.path / 'join.token'}, which its start writes where they are missing")
+
+
+def say_survivor(survivor: Any, folder: Path) -> None:
+    stand, me = survivor.stand, survivor.identity
+    when = words.format_instant(survivor.ledger_time // words.SECOND * words.SECOND)
+    click.echo(f"{folder}: node {me.name} of cluster {me.cluster}, epoch {stand.epoch}, {'a voter' if survivor.is_voter else 'no voter'}")
+    click.echo(f"its journal goes to entry {stand.index} of term {stand.term}; its ledger stands at entry {stand.applied.index}, at {when}")
+    click.echo(f"other members: {', '.join(survivor.others) or 'none'}")
+    if survivor.distrusted:
+        click.echo(f"caution: this ledger {survivor.distrusted}; recover another node if you can")
+
+
+@igor_node.command("restore", session=False, examples=["igor-node restore igor-2026-11-24.backup --data-dir n1"])
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@data_dir_option
+@click.option("--name", metavar="N", help="The node's name; one that the backup knows makes it that node again.")
+def restore(file: Path, data_dir: Path | None, name: str | None) -> None:
+    """Make a cluster of one node from a backup, in an empty data directory: the same cluster in a new epoch, with a new key.
+
+    Everything in the backup is as it was then; what happened later is not known to it, and fires since then are caught up by each job's window.
+    Tokens of people stay good; nodes rejoin empty.
+    """
+    from igor_node import recovery
+    from igor_node.data_dir import DataDir
+    from raft.interface import Halted
+
+    folder = data_dir or default_data_dir()
+    make_data_dir(folder)
+    data = DataDir(folder)
+    data.lock()
+    try:
+        header, identity, done = recovery.restore(file, data, name, default_name())
+    except Halted as problem:
+        raise StartFailed(str(problem)) from None
+    when = words.format_instant(words.Instant(header.ledger_time // words.SECOND * words.SECOND))
+    click.echo(f"{folder}: node {identity.name} of cluster {header.cluster}, its only voter, in epoch {done.epoch}")
+    click.echo(f"it holds what {header.name} held at entry {header.index}, at {when}")
+    click.echo("stop what is left of the old cluster first: both would run its jobs")
+    click.echo(f"go on with: igor-node start --data-dir {folder}")
+    click.echo(f"tokens: {folder / 'admin.token'} and {folder / 'join.token'}, which its start writes")
 
 
 @igor_node.command("check", session=False, examples=["igor-node check --data-dir n1"])

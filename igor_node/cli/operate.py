@@ -14,10 +14,12 @@ from igor_node.cli.output import Column
 from igor_node.cli.session import Session
 from igor_node.cli.times import SpanSeconds
 
+UNHEARD_S = 2.0  # a heartbeat comes every second
+
 NODE_COLUMNS = (
     Column("NODE", "name"),
     Column("ROLE", "role"),
-    Column("STATE", "state", "state"),
+    Column("STATE", lambda node: state_of(node), "state"),
     Column("LEADER", lambda node: "*" if node.get("leader") else ""),
     Column("RUNNING", lambda node: f"{node.get('running', 0)}/{node.get('slots', 0)}", "number"),
     Column("ADDRESS", "address"),
@@ -43,10 +45,19 @@ def status(session: Session) -> None:
     session.thing(found, status_lines(found), name="id")
 
 
+def is_unheard(node: dict[str, Any]) -> bool:
+    """Up for the ledger, but it missed some heartbeats: perhaps it is gone, and will be called silent after five seconds."""
+    return node["state"] == "up" and (node.get("heard_s") or 0) >= UNHEARD_S
+
+
+def state_of(node: dict[str, Any]) -> str:
+    return f"up, last heard {output.span_text(node['heard_s'])} ago" if is_unheard(node) else str(node["state"])
+
+
 def status_lines(found: dict[str, Any]) -> list[str]:
     names = [node["name"] for node in found["nodes"]]
-    up = [node["name"] for node in found["nodes"] if node["state"] == "up"]
-    away = [f"{node['name']} ({node['state']})" for node in found["nodes"] if node["state"] != "up"]
+    up = [node["name"] for node in found["nodes"] if node["state"] == "up" and not is_unheard(node)]
+    away = [f"{node['name']} ({state_of(node)})" for node in found["nodes"] if node["state"] != "up" or is_unheard(node)]
     lines = [
         f"cluster   {found['id']}",
         f"leader    {found.get('leader') or 'none: nothing can be written now'}, term {found.get('term')}",

@@ -46,6 +46,7 @@ class Front:
         self.heard = quorum.Heard(services.replica, services.clock)
         self.identities = Identities(services, self.forwarder)
         self.hub = Hub(services)
+        self.backing_up = False
         self._streams: set[asyncio.Task[Any]] = set()
         self._in_flight = 0
         self._views: tuple[NodeView, ...] = ()

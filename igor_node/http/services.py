@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -142,6 +143,8 @@ class Services:
     auth: bool = True
     leave: Callable[[str], Awaitable[None]] | None = None  # leader: takes a node out of the Raft members before it is removed
     entry: Callable[[Envelope], bytes] = encode_envelope  # a command as the cluster understands it; raises where it does not yet
+    snapshot: Callable[[Path], Any] | None = None  # writes a copy of the ledger, in any thread
+    folder: Path = Path()  # where such a copy may stand meanwhile
     addresses: Callable[[], Mapping[NodeId, str]] = dict  # HOST:PORT of each member as this node reaches it
     hosts: frozenset[str] = field(default_factory=frozenset)  # further host names under which this node may be asked
     metrics: Callable[[], Mapping[str, Any]] = dict  # name -> number, for /metrics

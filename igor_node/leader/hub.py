@@ -188,6 +188,10 @@ class Hub:
         """Nodes that can be given work now."""
         return frozenset(node for node, stream in self._streams.items() if not stream.leaves)
 
+    def was_heard(self, node: str) -> bool:
+        """In this term: what a young leader has not heard yet is not silent for it, and no sign of life either."""
+        return node in self._heard
+
     def heard_mono(self, node: str) -> int:
         """The last sign of life, or the begin of this term."""
         return self._heard.get(node, self.reign.began_mono)

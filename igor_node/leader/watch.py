@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from igor_node.leader.hub import Hub
 from igor_node.leader.reign import Reign
 from igor_node.ledger import query_attempts, query_cluster
-from igor_node.ledger.commands import AttemptsLost, NodeChanged
+from igor_node.ledger.commands import AttemptsLost, NodeChanged, RemoveNode
 from igor_node.ledger.query_attempts import OpenAttempt
 from igor_node.ledger.query_cluster import NodeRow
+from igor_node.rules.membership import gave_up_its_name
 from igor_node.rules.node_loss import NODE_LOST_AFTER, OnNodeLoss, fallen_silent, is_lost
 from igor_node.words import SECOND, NodeState, format_span
 
@@ -61,8 +62,11 @@ class NodeWatch:
         silent = fallen_silent(heard, now)
         lost = [attempt for attempt in attempts if self._is_lost(attempt, now)]
         await self._lose(node, lost)
-        if not silent and node.state in (NodeState.SILENT, NodeState.LOST):
+        if not silent and node.state in (NodeState.SILENT, NodeState.LOST) and self._hub.was_heard(node.node):
             await self._say(node, NodeState.UP, "heard again")
+        elif node.state == NodeState.LOST and not attempts and gave_up_its_name(node.name, node.node):
+            await self._reign.propose(RemoveNode(node=node.node, reason="another node has its name"))
+            self._read_at = -1
         elif silent and node.state == NodeState.UP:
             await self._say(node, NodeState.SILENT, f"no heartbeat for {format_span((now - heard) // SECOND * SECOND)}")
         elif silent and node.state != NodeState.LOST and _is_gone(attempts, lost, now - heard):

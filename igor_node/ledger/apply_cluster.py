@@ -17,6 +17,7 @@ from igor_node.ledger.commands import (
 )
 from igor_node.ledger.transaction import BrokenInvariant, Transaction, to_json
 from igor_node.ledger.versions import INSTALL
+from igor_node.rules.membership import former_name
 from igor_node.words import NAME, NodeState, Role
 
 SLOTS_LIMIT = 100_000  # of one node
@@ -53,10 +54,13 @@ def register_node(tx: Transaction, command: RegisterNode) -> Result:
     if not 0 <= command.slots <= SLOTS_LIMIT:
         return Refused("Invalid", f"a node cannot have {command.slots} slots", f"expected 0 to {SLOTS_LIMIT}")
     namesake = tx.one(schema.SELECT_NODE_NAMED, command.name, command.node)
-    if namesake is not None:
-        return Refused("Conflict", f"another node is named {command.name} already (its id is {namesake[0]})", "give this one another --name")
+    if namesake is not None and tx.one(schema.SELECT_NODE, namesake[0])[5] != NodeState.LOST:
+        message = f"another node is named {command.name} already (its id is {namesake[0]})"
+        return Refused("Conflict", message, "give this one another --name; the name of a node that is lost can be taken")
     if refused := _take_token(tx, command):
         return refused
+    if namesake is not None:
+        _give_up_name(tx, namesake[0], command.name)
     labels = to_json(command.labels).decode()
     new = (command.name, command.address, labels, command.slots, command.version)
     row = tx.one(schema.SELECT_NODE, command.node)
@@ -68,6 +72,23 @@ def register_node(tx: Transaction, command: RegisterNode) -> Result:
     tx.event("node", node=command.node, action="changed" if known else "joined", name=command.name, state=state)
     tx.touch("nodes")
     return Done({"node": command.node, "changed": True})
+
+
+def _give_up_name(tx: Transaction, node: str, name: str) -> None:
+    """A lost node whose machine was replaced. It goes, unless something is still decided about its attempts; then it is told apart by its id."""
+    if tx.one(schema.COUNT_OPEN_ATTEMPTS, node)[0]:
+        tx.execute(schema.RENAME_NODE, (former_name(name, node), tx.time, node))
+        tx.event("node", node=node, action="renamed", name=name, reason="another node has its name now")
+    else:
+        _remove(tx, node, name, "another node has its name now")
+    tx.touch("nodes")
+
+
+def _remove(tx: Transaction, node: str, name: str, reason: str) -> None:
+    tx.execute(schema.REMOVE_NODE, (tx.time, reason, tx.time, node))
+    tx.execute(schema.REVOKE_TOKENS_OF_NODE, (tx.time, node))
+    tx.event("node", node=node, action="left", name=name, reason=reason)
+    tx.touch("nodes", "tokens")
 
 
 def _take_token(tx: Transaction, command: RegisterNode) -> Refused | None:
@@ -106,10 +127,7 @@ def remove_node(tx: Transaction, command: RemoveNode) -> Result:
     going_on = tx.one(schema.COUNT_OPEN_ATTEMPTS, command.node)[0]
     if going_on:
         return Refused("Conflict", f"node {row[0]} has {going_on} attempts that have not ended", "drain it first, or wait for them")
-    tx.execute(schema.REMOVE_NODE, (tx.time, command.reason, tx.time, command.node))
-    tx.execute(schema.REVOKE_TOKENS_OF_NODE, (tx.time, command.node))
-    tx.event("node", node=command.node, action="left", name=row[0], reason=command.reason)
-    tx.touch("nodes", "tokens")
+    _remove(tx, command.node, row[0], command.reason)
     return Done({"node": command.node})
 
 

@@ -75,6 +75,7 @@ INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (node)
   name = excluded.name, address = excluded.address, labels = excluded.labels, slots = excluded.slots, version = excluded.version,
   state = excluded.state, reason = excluded.reason, changed_at = excluded.changed_at, removed_at = NULL"""
 UPDATE_NODE_STATE = "UPDATE nodes SET state = ?, reason = ?, changed_at = ? WHERE node = ?"
+RENAME_NODE = "UPDATE nodes SET name = ?, changed_at = ? WHERE node = ?"
 REMOVE_NODE = "UPDATE nodes SET removed_at = ?, state = 'lost', reason = ?, changed_at = ? WHERE node = ?"
 
 TOKENS = """

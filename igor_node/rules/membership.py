@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WANTED = (1, 3, 5, 7)
+NAME_KEPT = 40  # characters of a name, and of an id, in the name of a node that had to give up its own: both fit into a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,15 @@ def next_step(members: Sequence[MemberNow], nodes: Sequence[Candidate], leader: 
         or _promote(voters, ready, wanted)
         or _recruit(members, len(voters) - len(lost), len(learners), nodes, wanted)
     )
+
+
+def former_name(name: str, node: str) -> str:
+    """What a lost node is called whose name another one has taken, for as long as its attempts are not decided."""
+    return f"{name[:NAME_KEPT]}.{node[:NAME_KEPT]}"
+
+
+def gave_up_its_name(name: str, node: str) -> bool:
+    return name.endswith(f".{node[:NAME_KEPT]}")
 
 
 def _gone(known: dict[str, Candidate], member: MemberNow) -> bool:

@@ -107,7 +107,7 @@ def highly_available(status: Any, rows: list[query_cluster.NodeRow]) -> bool:
 
 
 def node_json(row: query_cluster.NodeRow, view: NodeView | None, role: str, now: int) -> dict[str, Any]:
-    """`clock_error_s`, `heard_at` and what the machine has left come from the leader's heartbeats: null where it cannot be asked."""
+    """`clock_error_s`, `heard_s` (ago), `heard_at` and what the machine has left come from the leader's heartbeats: null where it cannot be asked."""
     return {
         "id": row.node,
         "name": row.name,
@@ -122,6 +122,7 @@ def node_json(row: query_cluster.NodeRow, view: NodeView | None, role: str, now:
         "version": row.version,
         "changed_at": text(row.changed_at),
         "clock_error_s": view.clock_error_s if view is not None else None,
+        "heard_s": round(view.heard_s, 1) if view is not None else None,
         "heard_at": text(now - int(view.heard_s * SECOND)) if view is not None else None,
         "load": view.load if view is not None else None,
         "memory_free_bytes": view.memory_free_bytes if view is not None else None,
@@ -209,10 +210,10 @@ async def join(call: Call) -> Any:
     return Reply(answer, status=200 if body.id in known else 201)
 
 
-def node_token(node: str, tokens: list[query_cluster.TokenRow]) -> str:
-    """The id of the node's token: the one it has, or, where it left and comes back, the next one."""
+def node_token(node: str, tokens: list[query_cluster.TokenRow], *, anew: bool = False) -> str:
+    """The id of the node's token: the one it has, or, where it left and comes back (or the cluster's key is another one: `anew`), the next one."""
     own = [row.token for row in tokens if row.node == node]
-    good = [row.token for row in tokens if row.node == node and row.revoked_at is None]
+    good = [row.token for row in tokens if row.node == node and row.revoked_at is None and not anew]
     return good[-1] if good else f"n-{node}" if not own else f"n-{node}-{len(own) + 1}"
 
 

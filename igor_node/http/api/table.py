@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from igor_node.http.api import cluster, events, jobs, logs, page, projects, runs, tokens
+from igor_node.http.api import backup, cluster, events, jobs, logs, page, projects, runs, tokens
 from igor_node.http.routes import Route
 
 ROUTES: tuple[Route, ...] = (
     *logs.ROUTES,
     *cluster.ROUTES,
+    *backup.ROUTES,
     *jobs.ROUTES,
     *runs.ROUTES,
     *projects.ROUTES,

@@ -114,6 +114,13 @@ def test_a_table_in_a_pipe_is_plain_columns(igor: Igor, node: FakeNode) -> None:
     assert igor("nodes", "-o", "name").out == "n1\nn2\nn3\n"
 
 
+def test_a_node_that_is_not_heard_is_shown_before_it_is_called_silent(igor: Igor, node: FakeNode) -> None:
+    nodes = [{**one, "heard_s": 3.2 if one["name"] == "n1" else 0.4} for one in CLUSTER["nodes"]]
+    node.on("GET", "/v1/cluster", {**CLUSTER, "nodes": nodes})
+    assert "1 of 3 up; not up: n1 (up, last heard 3.2s ago), n3 (silent)" in igor("status").out
+    assert "up, last heard 3.2s ago" in igor("nodes").out
+
+
 def test_status_says_who_leads_and_who_is_away(igor: Igor, node: FakeNode) -> None:
     node.on("GET", "/v1/cluster", CLUSTER)
     out = igor("status").out

@@ -39,6 +39,28 @@ def test_a_node_registers_and_comes_back_changed(book: Book) -> None:
     assert (found.node, found.state, found.labels, found.used) == ("node-a", "silent", {"zone": "us"}, 0)
 
 
+def test_the_name_of_a_lost_node_can_be_taken(book: Book) -> None:
+    """Its machine was replaced: the lost node goes, with its token. While it is only silent its name is its own."""
+    book.done(register())
+    book.done(NodeChanged(node="node-a", state="silent", reason="no heartbeat"))
+    new = RegisterNode(node="node-b", name="a", address="x", token_id="t-b", token_hash="h-b")
+    assert "already" in book.refused(new).message
+    book.done(NodeChanged(node="node-a", state="lost", reason="no sign of life"))
+    book.done(new)
+    assert [(row.node, row.name) for row in book.read(query_cluster.nodes)] == [("node-b", "a")]
+    assert good_token(book, "h-a", book.now) is None and good_token(book, "h-b", book.now) is not None
+
+
+def test_a_lost_node_with_attempts_keeps_its_row_under_a_former_name(book: Book) -> None:
+    """What became of them is still to be decided, and the watch looks at registered nodes."""
+    book.done(register())
+    book.push(job())
+    book.placed(book.create())
+    book.done(NodeChanged(node="node-a", state="lost", reason="no sign of life"))
+    book.done(RegisterNode(node="node-b", name="a", address="x"))
+    assert [(row.node, row.name, row.running) for row in book.read(query_cluster.nodes)] == [("node-b", "a", 0), ("node-a", "a.node-a", 1)]
+
+
 def test_its_token_is_good_until_it_leaves(book: Book) -> None:
     """Found by its hash; a removed node's token is revoked."""
     book.done(register())
