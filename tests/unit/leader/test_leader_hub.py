@@ -10,7 +10,7 @@ from igor_node import stream
 from igor_node.leader.leases import Leases
 from igor_node.leader.renewal import is_renewal_token, renewal_hash, renewal_token
 from igor_node.ledger import query_attempts, query_cluster
-from igor_node.ledger.commands import CreateRun, NodeChanged, RegisterNode
+from igor_node.ledger.commands import CreateRun, NodeChanged, RegisterNode, RemoveNode
 from igor_node.words import SECOND, new_id
 from tests.unit.leader.world import KEY, World, job
 
@@ -75,6 +75,80 @@ async def test_a_hello_that_does_not_fit_gets_a_farewell_with_the_reason(tmp_pat
         wire = await Wire(world, **hello).open()
         assert wire.task.done()
         assert why in wire.of(stream.Farewell)[0].reason
+
+
+@pytest.mark.parametrize(
+    "own, others, final, why",
+    [
+        pytest.param(2, 1, True, "this node is of epoch 1; rejoin empty", id="a node of the past must not come back"),
+        pytest.param(1, 2, False, "this leader is of epoch 1", id="a leader of the past may meet nodes of the present"),
+    ],
+)
+async def test_epochs_never_mix(tmp_path, own, others, final, why):
+    """Before its term is looked at: that of a majority which is no more may be higher than any here."""
+    async with World(tmp_path) as world:
+        await registered(world)
+        world.leader.streams._hub.reign.epoch = own
+        wire = await Wire(world, epoch=others, term=1_000).open()
+        (farewell,) = wire.of(stream.Farewell)
+        assert farewell.final is final and why in farewell.reason and not wire.of(stream.Welcome)
+
+
+async def test_two_processes_of_one_node_are_never_served_at_once(tmp_path):
+    """The second is refused for good while the first is alive, and changes nothing in the ledger; when the first is silent it is welcome."""
+    async with World(tmp_path) as world:
+        await registered(world)
+        first = await Wire(world, instance="1").open()
+        await first.beat(2)
+        copy = await Wire(world, instance="2", address="http://elsewhere:1").open()
+        (farewell,) = copy.of(stream.Farewell)
+        assert farewell.final and "a data directory was copied" in farewell.reason and not first.task.done()
+        (row,) = await world.reads.query(query_cluster.nodes)
+        assert row.address == "http://n1:1"
+        await world.run(4)
+        later = await Wire(world, instance="2").open()
+        assert later.of(stream.Welcome) and "took over" in first.of(stream.Farewell)[0].reason
+
+
+async def test_a_node_is_told_whether_it_is_a_member(tmp_path):
+    """As of an index: what it holds from before is of the past, whatever its own list of members says."""
+    async with World(tmp_path) as world:
+        await registered(world, "n9")
+        wire = await Wire(world, "n9").open()
+        (welcome,) = wire.of(stream.Welcome)
+        assert welcome.member is False and welcome.index > 0
+
+
+async def test_a_node_that_left_loses_its_stream(tmp_path):
+    async with World(tmp_path) as world:
+        await registered(world)
+        wire = await Wire(world).open()
+        world.propose(RemoveNode(node="id-n1"))
+        await wire.beat(2)
+        assert wire.task.done() and "not registered" in wire.of(stream.Farewell)[0].reason
+
+
+async def test_a_lost_node_is_not_called_up_before_it_is_heard(tmp_path):
+    """A young leader has heard nobody yet, which is no sign of life."""
+    async with World(tmp_path) as world:
+        world.propose(RegisterNode(node="id-n1", name="n1", address="http://n1:1", slots=4, version="1"))
+        world.propose(NodeChanged(node="id-n1", state="lost", reason="no sign of life"))
+        await world.lead()
+        await world.run(3)
+        (row,) = await world.reads.query(query_cluster.nodes)
+        assert row.state == "lost"
+        await Wire(world).open()
+        (row,) = await world.reads.query(query_cluster.nodes)
+        assert row.state == "up"
+
+
+async def test_a_node_that_gave_up_its_name_goes_when_nothing_of_it_is_open(tmp_path):
+    async with World(tmp_path) as world:
+        world.propose(RegisterNode(node="id-n1", name="n1.id-n1", address="http://n1:1", slots=4, version="1"))
+        world.propose(NodeChanged(node="id-n1", state="lost", reason="no sign of life"))
+        await world.lead()
+        await world.run(2)
+        assert await world.reads.query(query_cluster.nodes) == []
 
 
 async def test_a_node_that_is_not_registered_is_sent_away(tmp_path):
