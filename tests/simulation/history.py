@@ -17,6 +17,7 @@ from raft.journal import Journal
 from raft.settings import ALL_MENDS, Mends, Settings
 from tests.simulation.clients import Client
 from tests.simulation.linearizable import Operation, offending_key
+from tests.simulation.network import Link
 from tests.simulation.node import SEGMENT_BYTES, SimNode
 from tests.simulation.world import Broken, World
 
@@ -35,7 +36,7 @@ class History:
         chance = random.Random(f"settings {seed}")
         settings = Settings(append_entries=chance.choice((2, 20, 2_000)), appends_in_flight=chance.choice((1, 2, 8)))
         self.world = World(seed, settings=settings, mends=mends, streams=streams, **weather)
-        self.world.cuts_logs = True
+        self.world.kept_entries = chance.choice((0, 40, 400))  # few: snapshots are needed often; many: logs are cut back instead
         self.chance = self.world.chance
         self.world.network.delay_s = self.chance.choice((0.001, 0.004, 0.02))
         self.mean_fault_s = self.chance.choice((0.4, 0.8, 2.5))
@@ -46,6 +47,7 @@ class History:
             self.crash_one_in_a_step,
             self.crash_one_in_a_step,
             self.separate_some,
+            self.separate_leader,
             self.separate_leader,
             self.flap,
             self.cut_one_way,
@@ -159,8 +161,7 @@ class History:
         self._someone().die_in_a_step(self.chance.randrange(1, 12))
 
     def separate_some(self) -> None:
-        self.world.separate(self._group())
-        self._later(2.0, self.world.heal)
+        self._heal_later(self.world.separate(self._group()))
 
     def _group(self) -> set[str]:
         names = list(self.world.nodes)
@@ -170,32 +171,37 @@ class History:
     def separate_leader(self) -> None:
         leader = self.world.leader()
         if leader is not None:
-            self.world.separate({leader.id})
-            self._later(1.5, self.world.heal)
+            self._heal_later(self.world.separate({leader.id}))
+            for _ in range(self.chance.choice((0, 2, 10, 60))):  # a tail of its own, to be cut back
+                self.world.ask(leader)
 
     def flap(self) -> None:
         """A partition that comes and goes, faster than elections or slower."""
         self._flap(self._group(), self.world.now + 4 * self.chance.random(), self.chance.choice((0.05, 0.3, 0.8)))
 
     def _flap(self, group: set[str], until: float, mean_s: float) -> None:
-        if self.world.now > until:
-            self.world.heal()
-            return
-        (self.world.separate(group) if self.chance.random() < 0.5 else self.world.heal())
-        self._later(mean_s, lambda: self._flap(group, until, mean_s))
+        links = self.world.separate(group)
+        self._later(mean_s, lambda: self.world.heal(links))
+        if self.world.now < until:
+            self._later(2 * mean_s, lambda: self._flap(group, until, mean_s))
 
     def cut_one_way(self) -> None:
-        for link in self.chance.sample(self.world.network.all_links(), self.chance.randrange(1, 4)):
+        links = self.chance.sample(self.world.network.all_links(), self.chance.randrange(1, 4))
+        for link in links:
             self.world.network.cut(link)
-        self._later(2.0, self.world.heal)
+        self._heal_later(links)
+
+    def _heal_later(self, links: list[Link]) -> None:
+        self._later(2.0, lambda: self.world.heal(links))
 
     def deafen_one(self) -> None:
         """One node hears the leader no more, and everybody else does."""
         leader = self.world.leader()
         others = [node for node in self.world.nodes.values() if node is not leader]
         if leader is not None:
-            self.world.network.cut(self.world.network.link(leader, self.chance.choice(others)))
-            self._later(2.0, self.world.heal)
+            link = self.world.network.link(leader, self.chance.choice(others))
+            self.world.network.cut(link)
+            self._heal_later([link])
 
     def lull(self) -> None:
         """Nobody asks anything: all logs are equal, and whoever asks for votes may get them."""

@@ -211,13 +211,13 @@ class SimPump(Pump):
         return self._pause()
 
     def _cut(self) -> None:
-        """As in production, but a few dozen entries are kept, not megabytes."""
-        machine, chance = self._node.machine, self._node.chance
-        if not self._node.world.cuts_logs:
+        """As in production, but a few entries are kept, not megabytes."""
+        machine, chance, kept = self._node.machine, self._node.chance, self._node.world.kept_entries
+        if kept is None:
             return
         if chance.random() < 0.5:
             machine.durable = machine.now
-        upto = min(machine.durable_index(), self.engine.applied_index) - chance.choice((0, 0, 3, 40))
+        upto = min(machine.durable_index(), self.engine.applied_index) - chance.randrange(kept + 1)
         if upto > self._journal.base.index:
             self.engine.compact(upto)
             self._journal.sync()

@@ -38,7 +38,7 @@ def run(seeds: range) -> Counter[str]:
 def test_histories_keep_every_promise(first: int):
     counts = run(range(first, first + BLOCK))
     # A simulator that nothing happens in keeps every promise too.
-    assert all(counts[kind] > BLOCK for kind in SUFFERED), counts
+    assert all(counts[kind] > BLOCK // 2 for kind in SUFFERED), counts
     assert counts["terms"] > 5 * BLOCK
     assert counts["acknowledged"] > 400 * BLOCK
     assert counts["reads"] > 50 * BLOCK

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from raft import membership
@@ -19,7 +19,7 @@ from raft.settings import ALL_MENDS, DEFAULT_SETTINGS, Mends, Settings
 from tests.simulation.checks import Broken, Checks
 from tests.simulation.clients import Attempt, Reading
 from tests.simulation.machine import Command, Verb
-from tests.simulation.network import Network
+from tests.simulation.network import Link, Network
 from tests.simulation.node import SEGMENT_BYTES, SimNode
 
 NOTES_KEPT = 400
@@ -49,7 +49,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.operations = 0
         self.restarts = True
-        self.cuts_logs = False  # by themselves, as ledgers become durable
+        self.kept_entries: int | None = None  # at most, when logs are cut by themselves as ledgers become durable; None: they are not
         self.quiet_until = 0.0  # of clients
 
     def at(self, time: float, function: Callable[..., None], *arguments: Any) -> None:
@@ -160,19 +160,21 @@ class World:
 
     # --- weather
 
-    def separate(self, group: set[str]) -> None:
-        """Both directions between the group and the others."""
-        for link in self.network.all_links():
-            if (link.source.id in group) != (link.target.id in group):
-                self.network.cut(link)
+    def separate(self, group: set[str]) -> list[Link]:
+        """Both directions between the group and the others: these links."""
+        between = [link for link in self.network.all_links() if (link.source.id in group) != (link.target.id in group)]
+        for link in between:
+            self.network.cut(link)
+        return between
 
     def lose_held(self) -> None:
         """What waits at cuts never arrives."""
         for link in self.network.all_links():
             link.held.clear()
 
-    def heal(self) -> None:
-        for link in self.network.all_links():
+    def heal(self, links: Iterable[Link] | None = None) -> None:
+        """These, or all."""
+        for link in self.network.all_links() if links is None else links:
             self.network.heal(link)
             if link.source.up and link.target.up:
                 self.network.connect(link)
