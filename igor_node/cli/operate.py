@@ -58,12 +58,14 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     names = [node["name"] for node in found["nodes"]]
     up = [node["name"] for node in found["nodes"] if node["state"] == "up" and not is_unheard(node)]
     away = [f"{node['name']} ({state_of(node)})" for node in found["nodes"] if node["state"] != "up" or is_unheard(node)]
+    running = sum(node.get("running") or 0 for node in found["nodes"])
+    slots = sum(node.get("slots") or 0 for node in found["nodes"] if node["state"] in ("up", "draining"))  # the others' are no help
     lines = [
         f"cluster   {found['id']}",
         f"leader    {found.get('leader') or 'none: nothing can be written now'}, term {found.get('term')}",
         f"voters    {', '.join(found.get('voters') or [])}",
         f"nodes     {len(up)} of {len(names)} up" + (f"; not up: {', '.join(away)}" if away else ""),
-        f"running   {sum(node.get('running') or 0 for node in found['nodes'])} of {sum(node.get('slots') or 0 for node in found['nodes'])} slots",
+        f"running   {running} of {slots} slots",
         f"ledger    applied {found.get('applied_index')} of {found.get('commit_index')}",
     ]
     if found.get("why"):

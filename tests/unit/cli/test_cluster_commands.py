@@ -125,6 +125,7 @@ def test_status_says_who_leads_and_who_is_away(igor: Igor, node: FakeNode) -> No
     node.on("GET", "/v1/cluster", CLUSTER)
     out = igor("status").out
     assert "leader    n2, term 14" in out and "2 of 3 up; not up: n3 (silent)" in out and "applied 88 of 90" in out
+    assert "running   1 of 8 slots" in out  # those of n3 are no help now
     node.on("GET", "/v1/cluster", {**CLUSTER, "leader": None, "highly_available": False})
     out = igor("status").out
     assert "none: nothing can be written now" in out and "not highly available" in out
