@@ -17,9 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-PORTION_BYTES = 1024 * 1024  # what a commit's sync may have to wait for: some milliseconds of a disk's time
+PORTION_BYTES = 256 * 1024  # what a commit's sync may have to wait for: a few milliseconds of a disk's time
 RESERVE_BYTES = 64 * 1024 * 1024  # of the disk are left to what cannot wait, a twentieth of a small one
 RESERVE_SHARE = 20
+
+JUDGE_S = 0.25  # how often `Regard` looks at the commits
+TOO_LONG = 2.0  # the longest commit of such a span against what it usually is: then the pace is halved
+SLOWEST_SHARE = 8  # of the full pace, at least an eighth goes on: whoever is behind must arrive
+FASTER_SHARE = 32  # of the full pace more at each look at which commits are well
+USUAL_WEIGHT = 0.05  # of the newest span in what is usual
 
 _WRITE_AND_WAIT = 1 | 2 | 4  # Linux: SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE, _WAIT_AFTER
 
@@ -29,7 +35,7 @@ class Pace:
 
     def __init__(self, bytes_a_second: int, monotonic: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
         self.hurry = False
-        self._bytes_a_second = bytes_a_second
+        self.full = self.bytes_a_second = bytes_a_second
         self._monotonic = monotonic
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -40,9 +46,39 @@ class Pace:
         with self._lock:
             now = self._monotonic()
             free_at = max(now, self._free_at)
-            self._free_at = now if self.hurry else free_at + size / self._bytes_a_second
+            self._free_at = now if self.hurry else free_at + size / self.bytes_a_second
         if free_at > now and not self.hurry:
             self._sleep(free_at - now)
+
+
+class Regard:
+    """Has a pace give way to commits: it is told how long they take, and slows down while they take longer than they do without.
+
+    What is usual is the longest commit of a span, on average over the spans in which nobody copied.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._longest_s = 0.0  # in this span
+        self._usual_s = 0.0  # 0: not known yet
+
+    def took(self, seconds: float) -> None:
+        """A commit."""
+        if seconds > self._longest_s:
+            self._longest_s = seconds
+
+    def judge(self, *, copying: bool) -> None:
+        """Every JUDGE_S."""
+        longest, self._longest_s = self._longest_s, 0.0
+        pace = self._pace
+        if not copying:
+            pace.bytes_a_second = pace.full
+            if longest:
+                self._usual_s += (longest - self._usual_s) * (USUAL_WEIGHT if self._usual_s else 1.0)
+        elif self._usual_s and longest > TOO_LONG * self._usual_s:
+            pace.bytes_a_second = max(pace.full // SLOWEST_SHARE, pace.bytes_a_second // 2)
+        else:
+            pace.bytes_a_second = min(pace.full, pace.bytes_a_second + pace.full // FASTER_SHARE)
 
 
 class Spread:
@@ -66,7 +102,7 @@ class Spread:
         size = end - self._written
         if size >= PORTION_BYTES:
             keep_reserve(self._descriptor)
-            _write_out(self._descriptor)
+            write_out(self._descriptor)
             self._written = end
             self._pace.spend(size)
 
@@ -79,7 +115,7 @@ def keep_reserve(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, f"only {free >> 20} MiB are left on the disk, which are kept for the journal")
 
 
-def _write_out(descriptor: int) -> None:
+def write_out(descriptor: int) -> None:
     """All pages of the file that are not on the disk. Linux can do that by itself; elsewhere it takes a sync, which writes metadata, too."""
     try:
         function = ctypes.CDLL(None, use_errno=True).sync_file_range

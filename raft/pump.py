@@ -123,6 +123,7 @@ class Pump:
         self._outcomes: list[tuple[Any, Any]] = []
         self._waiting: dict[int, Proposal] = {}  # by index; all of one term
         self._waiting_term: Term = 0
+        self._taken: deque[tuple[int, float]] = deque()  # the last index of each batch that waits, and when it was taken
         self._reads: list[tuple[Any, Any]] = []  # (token or index, future)
         self._apply_limit = APPLY_ENTRIES
         self._look_after_at = 0.0
@@ -230,6 +231,7 @@ class Pump:
         """Their futures get the outcome when the entries from `first` on are applied here."""
         self._waiting_term = term
         self._waiting.update(zip(range(first, first + len(proposals)), proposals, strict=True))
+        self._taken.append((first + len(proposals) - 1, self._monotonic()))
 
     def await_read(self, token: Any, future: Any) -> None:
         self._reads.append((token, future))
@@ -295,6 +297,8 @@ class Pump:
 
     def _answer(self, entries: Sequence[Entry], results: Sequence[Any]) -> None:
         waiting, term = self._waiting, self._waiting_term
+        while self._taken and self._taken[0][0] <= entries[-1].index:
+            self._transfers.committed(self._monotonic() - self._taken.popleft()[1])
         for entry, result in zip(entries, results, strict=True):
             proposal = waiting.pop(entry.index, None)
             if proposal is None:
@@ -326,6 +330,7 @@ class Pump:
     def _give_up(self, reason: str) -> None:
         self._outcomes.extend((proposal.future, Unknown(reason)) for proposal in self._waiting.values())
         self._waiting.clear()
+        self._taken.clear()
 
     def _note_vote(self) -> None:
         vote = (self.engine.term, self._journal.vote)

@@ -30,7 +30,7 @@ from raft import copies, wire
 from raft.addresses import look_up
 from raft.copies import Copy
 from raft.interface import Applied, NodeId
-from raft.pace import PORTION_BYTES, Pace, keep_reserve
+from raft.pace import PORTION_BYTES, Pace, keep_reserve, write_out
 
 PIECE_BYTES = 256 * 1024
 NOTE_BYTES = 16 * 1024 * 1024  # received between two notes of how far it is: what a broken connection costs at most
@@ -222,7 +222,7 @@ def _receive(parts: Iterator[Begin | Piece], held: Want, incoming: Incoming) -> 
 
 
 def _write_pieces(parts: Iterator[Begin | Piece], begin: Begin, file: BinaryIO, incoming: Incoming) -> None:
-    offset = synced = noted = begin.offset
+    offset = written = noted = begin.offset
     try:
         while offset < begin.size:
             piece = next(parts)
@@ -230,12 +230,14 @@ def _write_pieces(parts: Iterator[Begin | Piece], begin: Begin, file: BinaryIO, 
                 raise wire.WireError(f"what came for byte {offset} is damaged or out of order")
             file.write(piece.data)
             offset += len(piece.data)
-            if offset - synced >= PORTION_BYTES:
+            if offset - written >= PORTION_BYTES:
                 keep_reserve(file.fileno())
-                synced = _sync(file)
-            if synced - noted >= NOTE_BYTES:
-                incoming.note(begin.copy, synced)
-                noted = synced
+                file.flush()
+                write_out(file.fileno())  # a sync of a file that grows would have the whole file system's journal written each time
+                written = offset
+            if offset - noted >= NOTE_BYTES:
+                incoming.note(begin.copy, _sync(file))
+                noted = offset
     finally:
         if offset > noted:
             incoming.note(begin.copy, _sync(file))

@@ -14,9 +14,9 @@ from pathlib import Path
 from raft import snapshot, wire
 from raft.copies import KEPT_S, Copies
 from raft.interface import Applied, NodeId, StateMachine
-from raft.pace import Pace
+from raft.pace import JUDGE_S, Pace, Regard
 
-BYTES_A_SECOND = 32 * 1024 * 1024  # to all followers together: a gigabyte in half a minute, and commits do not feel it
+BYTES_A_SECOND = 32 * 1024 * 1024  # to all followers together: a gigabyte in half a minute; less while commits feel it
 AT_ONCE = 2  # served; a third follower is sent away and comes again
 RETRY_S = 1.0
 LATELY_S = 60.0  # in which a follower takes the log behind its copy
@@ -42,6 +42,8 @@ class Transfers:
         self._monotonic = monotonic
         self._copies = Copies(folder, machine, monotonic)
         self._pace = Pace(BYTES_A_SECOND)
+        self._regard = Regard(self._pace)
+        self._judge_at = 0.0
         self._incoming = snapshot.Incoming(folder / snapshot.INCOMING_NAME)
         self.serving = 0
         self._fetching = False
@@ -64,6 +66,14 @@ class Transfers:
             return
         self.serving += 1
         threading.Thread(target=self._run_serve, args=(peer, sock, frames, needed), name="raft-snapshot", daemon=True).start()
+
+    def committed(self, took_s: float) -> None:
+        """A proposal of this leader was applied, so long after it was taken."""
+        self._regard.took(took_s)
+        now = self._monotonic()
+        if now >= self._judge_at:
+            self._judge_at = now + JUDGE_S
+            self._regard.judge(copying=self.serving > 0)
 
     def look_after(self, needed: int, *, hurry: bool) -> None:
         """`hurry`: the log that must be kept meanwhile grows too long."""

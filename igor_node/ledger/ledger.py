@@ -40,8 +40,8 @@ CHECKPOINT_PAUSE_S = 1.0  # at least so long between two checkpoints: each costs
 CHECKPOINT_BYTES = 8 * 1024 * 1024  # of write-ahead log: then a checkpoint is due without being asked for
 TRUNCATE_BYTES = 64 * 1024 * 1024  # of write-ahead log: then the writer is held for a moment, so that the log begins anew
 PAGE_CACHE_KIB = 64 * 1024
-COPY_BYTES_A_SECOND = 64 * 1024 * 1024  # of a copy that is written beside commits
-COPY_PAGES = 256  # in one step of it: a megabyte
+COPY_BYTES_A_SECOND = 48 * 1024 * 1024  # of a copy that is written beside commits
+COPY_PAGES = 64  # in one step of it: what is written to the disk at once, too
 
 _log = logging.getLogger(__name__)
 _decode_members = msgspec.msgpack.Decoder(Members).decode

@@ -183,6 +183,9 @@ class SimTransfers:
             node.world.counts["snapshots installed"] += 1
             node.world.checks.snapshot_installed(node)
 
+    def committed(self, took_s: float) -> None:
+        pass
+
     def look_after(self, needed: int, *, hurry: bool) -> None:
         pass
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from raft import pace as pace_module
-from raft.pace import PORTION_BYTES, Pace, Spread, keep_reserve
+from raft.pace import PORTION_BYTES, Pace, Regard, Spread, keep_reserve
 
 
 class Clock:
@@ -63,10 +63,61 @@ def test_in_a_hurry_nothing_waits(clock):
     assert clock.slept == pytest.approx([0.1])
 
 
+def judged(regard: Regard, *spans: float, copying: bool) -> None:
+    for longest in spans:
+        regard.took(longest / 2)
+        regard.took(longest)
+        regard.judge(copying=copying)
+
+
+def test_it_gives_way_to_commits(clock):
+    """Twice as long as usual halves it, down to an eighth; when they are well again it comes back step by step, and afterwards at once."""
+    pace = paced(clock, 3200)
+    regard = Regard(pace)
+    judged(regard, *[0.01] * 40, copying=False)
+    judged(regard, 0.019, copying=True)
+    assert pace.bytes_a_second == 3200
+    judged(regard, 0.021, copying=True)
+    assert pace.bytes_a_second == 1600
+    judged(regard, *[0.5] * 9, copying=True)
+    assert pace.bytes_a_second == 400
+    judged(regard, *[0.01] * 4, copying=True)
+    assert pace.bytes_a_second == 800
+    judged(regard, 0.01, copying=False)
+    assert pace.bytes_a_second == 3200
+
+
+def test_without_commits_it_does_not_slow_down(clock):
+    """Nothing is known of them, or there are none: nobody waits."""
+    pace = paced(clock, 3200)
+    regard = Regard(pace)
+    judged(regard, 5.0, copying=True)
+    assert pace.bytes_a_second == 3200
+    regard.judge(copying=False)
+    judged(regard, 0.01, copying=False)
+    judged(regard, 0.5, copying=True)
+    assert pace.bytes_a_second == 1600
+    for _ in range(40):
+        regard.judge(copying=True)
+    assert pace.bytes_a_second == 3200
+
+
+def test_what_is_usual_follows_slowly(clock):
+    """One long commit is no new custom; many are."""
+    pace = paced(clock, 3200)
+    regard = Regard(pace)
+    judged(regard, *[0.01] * 40, 0.1, copying=False)
+    judged(regard, 0.05, copying=True)
+    assert pace.bytes_a_second == 1600
+    judged(regard, *[0.1] * 100, copying=False)
+    judged(regard, 0.15, copying=True)
+    assert pace.bytes_a_second == 3200
+
+
 def test_a_growing_file_is_written_out_in_portions(tmp_path, clock, monkeypatch):
-    """Not each time it is asked: when there is another megabyte, at its pace."""
+    """Not each time it is asked: when there is another portion, at its pace."""
     written: list[int] = []
-    monkeypatch.setattr(pace_module, "_write_out", lambda descriptor: written.append(end))
+    monkeypatch.setattr(pace_module, "write_out", lambda descriptor: written.append(end))
     path = tmp_path / "file"
     with Spread(path, paced(clock, PORTION_BYTES)) as spread:
         for end in range(0, 3 * PORTION_BYTES + 1, PORTION_BYTES // 2):
@@ -84,7 +135,7 @@ def test_it_is_really_written_out(tmp_path):
     ends = os.pipe()
     try:
         with pytest.raises(OSError, match=os.strerror(errno.ESPIPE)):
-            pace_module._write_out(ends[1])
+            pace_module.write_out(ends[1])
     finally:
         for end in ends:
             os.close(end)
