@@ -12,7 +12,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "consensus.md").read_text()
 
 
 def test_each_mend_has_its_line():
-    rows = re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)
+    mends = PAGE.split("\n## The mends\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", mends, flags=re.MULTILINE)
     assert rows == list(Mends.__struct_fields__)
 
 
