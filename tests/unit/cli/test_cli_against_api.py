@@ -57,7 +57,7 @@ def call(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("IGOR_NODE", ",".join([dead_address(), world.follower.url, world.leader.url]))
     monkeypatch.setenv("IGOR_TOKEN", TOKENS[words.Role.ADMIN])
-    monkeypatch.setattr("igor_node.cli.client.PATIENCE_S", 1.0)
+    monkeypatch.setattr("igor_node.cli.client.PATIENCE_S", 3.0)
 
     async def igor(*arguments: str) -> Ended:
         capsys.readouterr()
