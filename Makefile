@@ -46,6 +46,7 @@ bench: $(READY)  ## prints tables, writes JSON into out/
 	$(BIN)/python -m bench.commit --ledger
 	$(BIN)/python -m bench.catch_up
 	$(BIN)/python -m bench.starts
+	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.failover --etcd
 
 soak: $(READY)  ## long batteries: 20,000 histories of consensus on two cores, then what needs the machine for itself
