@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from raft.engine import State
-from raft.interface import Member, Members
+from raft.interface import Kind, Member, Members
 from raft.messages import Append, AppendReply, TimeoutNow, VoteReply, VoteRequest
 from raft.settings import DEFAULT_SETTINGS, Settings
 from tests.simulation.checks import Broken
@@ -181,6 +181,21 @@ def a_leader_that_wakes_up_deposed(world: World) -> None:
     work(world, new, 5)
     work(world, old, 1, wait=False)
     world.pass_time(2)
+
+
+def a_ledger_that_stands_at_the_cut(world: World) -> None:
+    """The log is cut right behind what is durable of the ledger, again and again, and the power goes: the next entry must be there."""
+    (node,) = world.cluster(1)
+    for _ in range(150):
+        world.elect()
+        durable = node.machine.now
+        work(world, node, 1, size=60)
+        work(world, node, 1, size=60)
+        node.engine.compact(durable.index)
+        node.journal.sync()
+        node.die(power=True)
+        node.machine.now = node.machine.durable = durable
+        node.start()
 
 
 def an_answer_of_an_old_term(world: World) -> None:
@@ -384,6 +399,27 @@ def a_list_that_is_cut_off(world: World) -> None:
     change_members(world, old, members("abcd"))
     world.pass_time(2.5)
     work(world, world.elect(), 5)
+    world.heal()
+    world.pass_time(2)
+    must(old.engine.members == members("abc"), "the members are those of the log", f"a still follows {old.engine.members}")
+
+
+def a_list_right_behind_what_is_applied(world: World) -> None:
+    """The entry before a list is committed and applied, the list is not, and is cut off."""
+    world.cluster(3, 1)
+    old = world.elect("a")
+    world.pass_time(0.3)
+    interceptor = Interceptor(world)
+    interceptor.take(lambda source, target, message: isinstance(message, Append) and any(entry.kind == Kind.MEMBERS for entry in message.entries))
+    work(world, old, 1, wait=False)
+    world.pass_time(0.001)
+    change_members(world, old, members("abcd"))
+    world.pass_time(0.1)
+    world.separate({"a"})
+    interceptor.rules.clear()
+    world.pass_time(2.5)
+    work(world, world.elect(), 5)
+    world.lose_held()
     world.heal()
     world.pass_time(2)
     must(old.engine.members == members("abc"), "the members are those of the log", f"a still follows {old.engine.members}")
@@ -665,7 +701,9 @@ OTHERS: dict[str, Scenario] = {
         (a_snapshot_in_the_middle_of_a_tail, DEFAULT_SETTINGS),
         (a_copy_that_comes_late, DEFAULT_SETTINGS),
         (a_leader_that_wakes_up_deposed, DEFAULT_SETTINGS),
+        (a_ledger_that_stands_at_the_cut, DEFAULT_SETTINGS),
         (two_voters_in_one_change, DEFAULT_SETTINGS),
+        (a_list_right_behind_what_is_applied, DEFAULT_SETTINGS),
         (a_vote_before_a_power_cut, DEFAULT_SETTINGS),
         (a_leader_cut_off_again_and_again, DEFAULT_SETTINGS),
         (a_voter_that_starts_again, DEFAULT_SETTINGS),
