@@ -344,6 +344,9 @@ class Node:
     async def _lead(self, leader: Leader) -> None:
         """The loops of a leader, for each term that this node leads. A fault in them is logged, and they begin anew from the ledger."""
         async for term in self.replica.leadership():
+            # Whoever leads is a member, and has applied all that there is. After a power cut of all, while the ledgers were behind their journals,
+            # each was told by the others, and by itself, that the cluster does not know it.
+            self.current_from = 0
             while self.replica.leads(term) and not self.stop.is_set():
                 try:
                     await leader.serve(term)
