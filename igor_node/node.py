@@ -43,6 +43,7 @@ from igor_node.ledger import distrust, queries, query_cluster, query_digests
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, NodeChanged, Refused, RegisterNode
 from igor_node.ledger.ledger import Ledger
+from igor_node.ledger.pages import DamagedLedger
 from igor_node.ledger.reads import Reads
 from igor_node.peers import MOVED_LIMIT, RefusedByCluster, ask_around, ask_to_join, whereabouts
 from igor_node.recovery import NOTE, Note
@@ -253,12 +254,12 @@ class Node:
 
     async def _serve(self, sock: Any) -> None:
         me = self.identity
-        loop = asyncio.get_running_loop()
         folder = self.data.path
         async with AsyncExitStack() as stack:
-            if not await self._reinstall(folder / "ledger.sqlite"):
+            opened = await self._open_ledger(folder / "ledger.sqlite")
+            if opened is None:
                 return
-            ledger = self.ledger = Ledger(folder / "ledger.sqlite", lambda index, topics: _soon(loop, self.changes.notify, index, topics))
+            ledger = self.ledger = opened
             stack.callback(ledger.close)
             log.info("the ledger is open", index=ledger.applied().index, version=ledger.version)
             self.changes.notify(ledger.applied().index, ())
@@ -377,12 +378,37 @@ class Node:
         await self._hand_over()
         self._halt(f"the ledger here {found}; start this node again, and it takes a copy from another member")
 
+    async def _open_ledger(self, path: Path) -> Ledger | None:
+        """None: told to stop while it waits for a copy of another member."""
+        loop = asyncio.get_running_loop()
+
+        def opened() -> Ledger:
+            return Ledger(
+                path, lambda index, topics: _soon(loop, self.changes.notify, index, topics), on_damage=lambda found: _soon(loop, self._damaged, found)
+            )
+
+        if not await self._reinstall(path):
+            return None
+        try:
+            return opened()
+        except DamagedLedger as problem:
+            await asyncio.to_thread(distrust.distrust_damaged, path, self.identity.id, problem)
+        return opened() if await self._reinstall(path) else None
+
+    def _damaged(self, found: Halted) -> None:
+        """Found beside the work: the next start takes a copy."""
+        try:
+            distrust.distrust_damaged(self.data.path / "ledger.sqlite", self.identity.id, found)
+            self._halt(f"{found}; start this node again, and it takes a copy from another member")
+        except Halted as nobody:
+            self._halt(str(nobody))
+
     async def _reinstall(self, path: Path) -> bool:
         """Before consensus begins: a node without a ledger it can trust is down, and neither votes nor acknowledges. False: it was told to stop."""
         found = distrust.distrusted(path)
         if found is None:
             return True
-        log.warning("the ledger of this node is replaced by a copy from another member", reason=f"it {found}")
+        log.warning("the ledger of this node is replaced by a copy from another member", reason=found.damage or f"it {found}")
         me, fresh = self.identity, self.data.path / "copy.part"
         while not self.stop.is_set():
             try:

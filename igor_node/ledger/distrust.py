@@ -12,37 +12,54 @@ Order: the copy is complete and checked, takes the ledger's place by a rename, a
 from __future__ import annotations
 
 import os
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
-from igor_node.ledger.files import PART, clear, sync_file, sync_folder, take_place
-from igor_node.ledger.ledger import Ledger, check_file
+from igor_node.ledger.files import PART, SUMS, clear, current_file, sync_file, sync_folder, take_place
+from igor_node.ledger.ledger import Ledger, check_file, read_members
 from raft.interface import Halted, Members
 
 MARK = ".distrusted"
 
 
 class Distrusted(msgspec.Struct, frozen=True):
-    """The first wrong entry is one of `after + 1` to `upto`. `members`: whom to ask for a copy."""
+    """The first wrong entry is one of `after + 1` to `upto`, or `damage` says what is wrong. `members`: whom to ask for a copy."""
 
     after: int
     upto: int
     members: Members
+    damage: str = ""
 
     def __str__(self) -> str:
-        return f"differs from the majority's, by an entry from {self.after + 1} to {self.upto}"
+        return self.damage or f"differs from the majority's, by an entry from {self.after + 1} to {self.upto}"
 
 
 def distrust(ledger: Ledger, after: int, upto: int) -> Distrusted:
     """Durable when it returns. The caller stops the node."""
-    found = Distrusted(after, upto, ledger.applied().members)
-    part = _mark(ledger.path).with_name(_mark(ledger.path).name + PART)
+    return _put_mark(ledger.path, Distrusted(after, upto, ledger.applied().members))
+
+
+def distrust_damaged(path: Path, node: str, damage: Halted) -> Distrusted:
+    """The same for a ledger that nobody has open, found damaged (pages.py). Raises Halted where there is nobody else to take a copy from."""
+    try:
+        members = read_members(current_file(path))
+    except (sqlite3.Error, msgspec.DecodeError) as problem:
+        raise Halted(f"{damage}; who the other members are cannot be read from it either: join this node anew (--reset)") from problem
+    if not [member for member in (*members.voters, *members.learners) if member.id != node]:
+        raise Halted(f"{damage}; there is no other member to take a copy from: restore a backup, or, to go on with it as it is, remove "
+                     f"{current_file(path)}{SUMS}") from damage  # fmt: skip
+    return _put_mark(path, Distrusted(0, 0, members, str(damage)))
+
+
+def _put_mark(path: Path, found: Distrusted) -> Distrusted:
+    part = _mark(path).with_name(_mark(path).name + PART)
     part.write_bytes(msgspec.json.encode(found))
     sync_file(part)
-    os.rename(part, _mark(ledger.path))
-    sync_folder(ledger.path.parent)
+    os.rename(part, _mark(path))
+    sync_folder(path.parent)
     return found
 
 

@@ -15,7 +15,8 @@ import re
 from pathlib import Path
 
 Identity = tuple[int, int]  # device and number
-_BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite keeps under a file's name
+SUMS, NOTED = "-sums", "-noted"  # of its pages (pages.py)
+_BESIDE = ("", "-wal", "-shm", "-journal", SUMS, NOTED)  # what SQLite keeps under a file's name, and what we do
 PART = ".part"  # a copy that is not complete; never taken for a ledger
 
 

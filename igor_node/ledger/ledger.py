@@ -30,6 +30,7 @@ from igor_node.ledger.commands import encode_result
 from igor_node.ledger.digest import Mark
 from igor_node.ledger.files import PART, clear, current_file, remove_old, sync_file, sync_folder, take_place
 from igor_node.ledger.lines import Lines
+from igor_node.ledger.pages import SLICE_PAGES, Pages
 from igor_node.ledger.transaction import BrokenInvariant, Specs, Stand, Transaction
 from igor_node.ledger.versions import CommandSet
 from raft.interface import Applied, Entry, Halted, Kind, Members
@@ -39,6 +40,7 @@ CACHED_STATEMENTS = 512  # more than there are in schema.py: each is compiled on
 CHECKPOINT_PAUSE_S = 1.0  # at least so long between two checkpoints: each costs two syncs
 CHECKPOINT_BYTES = 8 * 1024 * 1024  # of write-ahead log: then a checkpoint is due without being asked for
 TRUNCATE_BYTES = 64 * 1024 * 1024  # of write-ahead log: then the writer is held for a moment, so that the log begins anew
+LOOK_PAUSE_S = 0.1  # between two looks at SLICE_PAGES: 20 MB a second
 PAGE_CACHE_KIB = 64 * 1024
 COPY_BYTES_A_SECOND = 48 * 1024 * 1024  # of a copy that is written beside commits
 COPY_PAGES = 64  # in one step of it: what is written to the disk at once, too
@@ -63,15 +65,18 @@ class Ledger:
     `known`: the commands and versions that this build knows; tests bring those of another build.
     """
 
-    def __init__(self, path: Path, on_commit: OnCommit | None = None, *, known: CommandSet | None = None) -> None:
+    def __init__(
+        self, path: Path, on_commit: OnCommit | None = None, *, known: CommandSet | None = None, on_damage: Callable[[Halted], None] | None = None
+    ) -> None:
         self.known = apply.KNOWN if known is None else known
         self.path = path
         self.file = path
         self._on_commit = on_commit
+        self.on_damage = on_damage
         self._writing = threading.Lock()  # the Raft thread's batch, or the moment in which the checkpoint thread truncates the log
         self._specs = Specs()
         self._lines = Lines()
-        self._open()
+        self._open(check=True)
         remove_old(path)
         sync_folder(path.parent)
         self._durable = 0  # what was read may come from the cache of a machine that only lost this process: the first checkpoint syncs it
@@ -156,10 +161,11 @@ class Ledger:
         sync_file(fresh)
         with self._checkpoints.idle(), self._writing:  # in the order in which the checkpoint thread takes them
             self._connection.close()
+            self.pages.close()
             take_place(self.path, fresh)
             self._specs.forget()
             self._lines.forget()
-            self._open()
+            self._open(check=False)
             self._durable = self._applied.index
             remove_old(self.path)
         self._checkpoints.checkpoint()
@@ -172,12 +178,21 @@ class Ledger:
         self._checkpoints.checkpoint()
         with self._writing:
             self._connection.close()
+        self.pages.close()
 
     # --- inside
 
-    def _open(self) -> None:
+    def _open(self, *, check: bool) -> None:
         self.file = current_file(self.path)
-        self._connection = _connect(self.file, self.known)
+        self.pages = Pages(self.file)
+        try:
+            if check:
+                self.pages.check_at_start()
+            self._connection = _connect(self.file, self.known)
+        except BaseException:
+            self.pages.close()
+            raise
+        self.pages.attach()
         self._applied, self._stand = _position(self._connection)
         mark = self._connection.execute(schema.LAST_DIGEST).fetchone()
         self._mark = None if mark is None else Mark(*mark)
@@ -271,17 +286,42 @@ class _Checkpoints:
     def checkpoint(self) -> bool:
         """Copies what there is; True if all that was applied at the start is in the file and synced."""
         ledger = self._ledger
-        with self._busy:
-            index = ledger._applied.index
-            with closing(_connect_plain(ledger.file)) as connection:
-                complete = _copy_log(connection, "PASSIVE")
-                if self._log_bytes() > TRUNCATE_BYTES:
-                    # The passive pass has done the most of it: what is left is short, and only now may the log begin anew.
-                    with ledger._writing:
-                        complete = _copy_log(connection, "TRUNCATE") or complete
+        with self._busy, closing(_connect_plain(ledger.file)) as connection:
+            index, complete = self._copy(connection)
+            if self._log_bytes() > TRUNCATE_BYTES:
+                # The passive pass has done the most of it: what is left is short, and only now may the log begin anew.
+                with ledger._writing:
+                    ledger.pages.note(ledger.pages.read_log())
+                    complete = _copy_log(connection, "TRUNCATE")[0] or complete
             if complete:
                 ledger._durable = max(ledger._durable, index)
             return complete
+
+    def _copy(self, connection: sqlite3.Connection) -> tuple[int, bool]:
+        """Up to which index, and whether all of that was copied. The reader keeps the log from beginning anew before its pages' sums are settled, and
+        holds the copying to what was noted."""
+        ledger = self._ledger
+        with closing(_connect_plain(ledger.file)) as reader:
+            with ledger._writing:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # only now the transaction has begun
+                index, log = ledger._applied.index, ledger.pages.read_log()
+            committed = ledger.pages.note(log)
+            done, copied = _copy_log(connection, "PASSIVE")
+            ledger.pages.settle(copied, whole=done)
+        return index, done or copied >= committed
+
+    def look(self) -> None:
+        """At some more of the pages, beside the work."""
+        ledger = self._ledger
+        with self._busy:
+            try:
+                ledger.pages.check(SLICE_PAGES)
+            except Halted as problem:
+                ledger.pages.give_up()
+                _log.error("%s", problem)
+                if ledger.on_damage is not None:
+                    ledger.on_damage(problem)
 
     def _log_bytes(self) -> int:
         file = self._ledger.file
@@ -292,7 +332,9 @@ class _Checkpoints:
 
     def _serve(self) -> None:
         while not self._stopped.is_set():
-            self._wanted.wait()
+            if not self._wanted.wait(None if self._ledger.pages.looked_through else LOOK_PAUSE_S):
+                self.look()
+                continue
             self._wanted.clear()
             if self._stopped.is_set():
                 return
@@ -304,9 +346,10 @@ class _Checkpoints:
             self._stopped.wait(CHECKPOINT_PAUSE_S)
 
 
-def _copy_log(connection: sqlite3.Connection, mode: str) -> bool:
+def _copy_log(connection: sqlite3.Connection, mode: str) -> tuple[bool, int]:
+    """Whether all of the log is in the file, and how many of its frames are."""
     busy, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return not busy and pages == copied
+    return not busy and pages == copied, copied
 
 
 # --- opening
@@ -396,6 +439,12 @@ def _check_header(path: Path, known: CommandSet) -> None:
 
 def _connect_copy(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def read_members(file: Path) -> Members:
+    """Of a ledger that nobody has open, damaged perhaps. As of its last checkpoint."""
+    with closing(_connect_copy(file)) as connection:
+        return _position(connection)[0].members
 
 
 def _position(connection: sqlite3.Connection) -> tuple[Applied, Stand]:

@@ -117,7 +117,8 @@ def battery(room: Room, folder: Path, rounds: int) -> None:
         with promises:
             wait_for(lambda before=before: promises.acknowledged > before + 20, 30, "some answers")  # type: ignore[misc]
             time.sleep(chance.uniform(0.0, 2.0))
-            lost = room.cut(None if number else Mode.NOTHING)  # at first the worst, early: every ledger falls back to nothing, the journals have it all
+            # At first the worst, early: every ledger falls back to nothing, the journals have it all.
+            lost = room.cut(None if number else Mode.NOTHING)
         print(f"round {number + 1}, {promises.acknowledged} acknowledged: " + "; ".join(lost), flush=True)
         room.restore_power()
         wrong = promises.faults()
