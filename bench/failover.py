@@ -280,9 +280,8 @@ def main() -> int:
     }
     print(f"  {'':<14}{'n':>5}{'p50 ms':>10}{'p99 ms':>10}{'max ms':>10}")
     for name, one in figures.items():
-        print(
-            f"  {name.replace('_', ' '):<14}{one['n']:>5}{one['p50_ms']:>10}{one['p99_ms']:>10}{one['max_ms']:>10}  {'' if met(name, one) else 'GOAL MISSED'}"
-        )
+        verdict = "" if met(name, one) else "  goal missed"
+        print(f"  {name.replace('_', ' '):<14}{one['n']:>5}{one['p50_ms']:>10}{one['p99_ms']:>10}{one['max_ms']:>10}{verdict}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=2) + "\n")
     print(f"written to {options.json}")

@@ -69,7 +69,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield Scene(cluster, clocks, tmp_path_factory.mktemp("clocks"))
 
 
-@pytest.mark.parametrize("hours", [1, -1, 100])
+@pytest.mark.parametrize("hours", [pytest.param(1, marks=pytest.mark.soak), pytest.param(-1, marks=pytest.mark.soak), 100])
 def test_a_leader_whose_clock_jumps_hands_over(scene: Scene, hours: int) -> None:
     """Also while clients write: what they are told is not of that time, or later commands would be refused as too old."""
     leader, _ = scene.leader_and_followers()
@@ -102,6 +102,7 @@ def test_a_follower_that_is_off_works_by_the_leaders_time(scene: Scene) -> None:
     scene.reset()
 
 
+@pytest.mark.soak
 def test_a_node_that_is_off_does_not_stay_leader(scene: Scene) -> None:
     """Its clock goes wrong while it follows; the leader stops and hands over to it (of two that hold the same log, to the one of the higher id)."""
     _, others = scene.leader_and_followers()

@@ -164,10 +164,14 @@ TROUBLES: list[Callable[[Scene], None]] = [
     everybody_alone,
     packets_that_get_lost,
 ]
+LONG = {a_leader_that_nobody_hears, a_follower_that_flaps, everybody_alone}  # in `make soak`
 MAJORITY = {a_leader_alone, a_leader_that_hears_nobody, a_leader_that_nobody_hears}
 
 
-@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.__name__.replace("_", " "))
+@pytest.mark.parametrize(
+    "trouble",
+    [pytest.param(one, id=one.__name__.replace("_", " "), marks=[pytest.mark.soak] if one in LONG else []) for one in TROUBLES],
+)
 def test_a_network_that_breaks(scene: Scene, trouble: Callable[[Scene], None]) -> None:
     with scene.promises:
         trouble(scene)
