@@ -33,7 +33,7 @@ class Checks:
         self.leaders: dict[int, str] = {}  # term -> who led it
         self.chain: dict[int, tuple[int, int]] = {}  # index -> term and digest of the ledger, as first applied anywhere
         self.registers = Registers()
-        self.committed: dict[int, int] = {}  # index -> term, as first committed anywhere
+        self.committed: dict[int, tuple[int, int]] = {}  # index -> the entry's term, and the term of the leader that committed it
         self.highest_committed = 0
         self.visible = 0  # somebody was told of the ledger at this index: that a command is in it, or what it holds
         self.acknowledgements = 0
@@ -70,6 +70,12 @@ class Checks:
     def voted(self, node: SimNode, term: int, candidate: str) -> None:
         if self._votes.setdefault((node.id, term), candidate) != candidate:
             self.broken("one vote a term", f"{node.id} votes for {candidate} in term {term}, after {self._votes[node.id, term]}")
+
+    def speaks(self, node: SimNode) -> None:
+        """What leaves it may carry a commit index that is new to the world: it is judged here, by the list of members that the leader counts by.
+        The follower that hears of it may have an older list, and the leader be dead."""
+        if node.engine.commit_index != self._commit_seen[node.id]:
+            self._commit_moved(node)
 
     def log_grew(self, node: SimNode, before: int, entries: Sequence[Entry]) -> None:
         """Log matching: entries of one index and term are the same everywhere and follow the same term; so, one by one, all before them are."""
@@ -155,9 +161,11 @@ class Checks:
         self.leaders[term] = node.id
         self.world.note(f"{node.id} leads term {term}")
         for index in range(self.highest_committed, max(0, self.highest_committed - 5), -1):
-            committed = self.committed.get(index)
-            if committed is not None and committed < term and index > node.journal.base.index and node.journal.term_at(index) != committed:
-                self.broken("no committed entry is lost", f"{node.id} leads term {term} without entry {index} of term {committed}")
+            if index in self.committed and index > node.journal.base.index:
+                entry_term, committed_in = self.committed[index]
+                # A leader of a term before that one may be elected late, by votes that were long on their way. It commits nothing any more.
+                if committed_in < term and node.journal.term_at(index) != entry_term:
+                    self.broken("no committed entry is lost", f"{node.id} leads term {term} without entry {index} of term {entry_term}")
 
     def _commit_moved(self, node: SimNode) -> None:
         engine, journal = node.engine, node.journal
@@ -167,7 +175,7 @@ class Checks:
         self._commit_seen[node.id] = now
         for index in range(max(before, journal.base.index) + 1, now + 1):
             term = journal.term_at(index)
-            if term is None or self.committed.setdefault(index, term) != term:
+            if term is None or self.committed.setdefault(index, (term, engine.term))[0] != term:
                 self.broken("no committed entry is lost", f"{node.id} commits entry {index} of term {term}, not of {self.committed.get(index)}")
         if now > self.highest_committed:
             self.highest_committed = now

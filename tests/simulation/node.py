@@ -460,6 +460,7 @@ class SimNode:
     def said(self, peer: str, message: Any) -> None:
         """What leaves the node is a promise, and the checks keep it."""
         self.highest_term_said = max(self.highest_term_said, self.engine.term)
+        self.world.checks.speaks(self)
         match message:
             case VoteRequest(pre=False):
                 self.world.checks.voted(self, message.term, self.id)

@@ -475,6 +475,66 @@ def a_vote_before_a_power_cut(world: World) -> None:
     world.pass_time(0.1)
 
 
+def a_leader_elected_late(world: World) -> None:
+    """c gets b's vote when a leads a higher term already and has committed an entry of an older one: it leads, and harms nothing."""
+    world.cluster(3)
+    a = world.elect("a")
+    b, c = world.nodes["b"], world.nodes["c"]
+    world.pass_time(0.3)
+    interceptor = Interceptor(world)
+    interceptor.take(lambda source, target, message: source == "a" and isinstance(message, Append) and bool(message.entries))
+    work(world, a, 1, wait=False)
+    world.pass_time(0.05)
+    world.restarts = False
+    world.crash(a, power=False)
+    interceptor.take(lambda source, target, message: source == "b" and (isinstance(message, VoteRequest) or _is_vote(message)))
+    votes = interceptor.taken
+    if not world.run_until(world.now + 10, lambda: any(target == "c" and _is_vote(message) for _, target, message in votes)):
+        raise Broken("scenario", "c did not get a vote")
+    vote = next(message for _, target, message in votes if target == "c" and _is_vote(message))
+    interceptor.rules.clear()
+    world.separate({"c"})
+    world.start(a)
+    if not world.run_until(world.now + 10, lambda: a.engine.leads_since_applied is not None and a.engine.term > vote.term):
+        raise Broken("scenario", "a does not lead a higher term")
+    c.hear("b", vote)
+    world.pass_time(0.05)
+    must(c.engine.state is State.LEADER and c.engine.term < a.engine.term, "scenario", "c leads a lower term")
+    world.lose_held()
+    world.heal()
+    world.pass_time(2)
+    must(c.engine.state is not State.LEADER and c.ledger.index == b.ledger.index, "members catch up", f"c stands at {c.ledger.index}")
+
+
+def _is_vote(message: Any) -> bool:
+    return isinstance(message, VoteReply) and message.granted and not message.pre
+
+
+def a_commit_by_a_list_that_is_on_its_way(world: World) -> None:
+    """a makes c a voter, commits by the two of them what b lacks, and dies right after it told c, who does not have that list yet."""
+    world.cluster(2, 1)
+    a, c = world.elect("a"), world.nodes["c"]
+    change_members(world, a, members("ab", "c"))
+    work(world, a, 1)
+    world.pass_time(0.3)
+    world.separate({"b"})
+    committed = a.engine.commit_index
+    work(world, a, 30, wait=False)  # to c they go one by one
+    world.pass_time(0.05)
+    change_members(world, a, members("abc"))
+
+    def strike(source: str, target: str, message: Any) -> None:
+        if (source, target) == ("a", "c") and isinstance(message, Append) and message.commit > committed:
+            a.die_in_a_step(1, power=True)
+
+    Interceptor(world).seen = strike
+    world.pass_time(0.05)
+    must(not a.up and c.engine.commit_index > committed, "scenario", "a is down and c knows of the commit")
+    must(c.engine.members == members("ab", "c"), "scenario", "c has the old list")
+    world.heal()
+    world.pass_time(4)
+
+
 def a_node_that_comes_back(world: World) -> None:
     """A node that was cut off for long and returns unseats nobody."""
     world.cluster(3)
@@ -704,6 +764,8 @@ OTHERS: dict[str, Scenario] = {
         (a_ledger_that_stands_at_the_cut, DEFAULT_SETTINGS),
         (two_voters_in_one_change, DEFAULT_SETTINGS),
         (a_list_right_behind_what_is_applied, DEFAULT_SETTINGS),
+        (a_commit_by_a_list_that_is_on_its_way, Settings(append_entries=1, appends_in_flight=1)),
+        (a_leader_elected_late, DEFAULT_SETTINGS),
         (a_vote_before_a_power_cut, DEFAULT_SETTINGS),
         (a_leader_cut_off_again_and_again, DEFAULT_SETTINGS),
         (a_voter_that_starts_again, DEFAULT_SETTINGS),
