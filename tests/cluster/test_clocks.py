@@ -122,7 +122,8 @@ def test_a_node_that_is_off_does_not_stay_leader(scene: Scene) -> None:
     scene.reset()
 
 
-def test_no_fire_was_missed_or_doubled_in_all_of_that(scene: Scene) -> None:
+@pytest.mark.parametrize("_", [pytest.param("suite"), pytest.param("soak", marks=pytest.mark.soak)])
+def test_no_fire_was_missed_or_doubled_in_all_of_that(scene: Scene, _: str) -> None:
     runs = settle(scene.cluster, "clocks", scene.jobs)
     wrong = scene.witness.faults(runs) + audit_faults(scene.cluster, time.strftime(MINUTE, time.gmtime(scene.began)))
     wrong += [f"{run['job']} {run['scheduled_time']} is {run['state']}" for run in runs if run["state"] not in ("succeeded", "skipped")]
