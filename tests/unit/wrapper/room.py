@@ -156,15 +156,15 @@ class Room:
     def wait_free(self, attempt: str) -> None:
         wait_for(lambda: not protocol.lock_holder(str(self.folder(attempt) / protocol.LOCK)), f"the lock of {attempt}")
 
-    def log(self, attempt: str, try_n: int = 1) -> list[tuple[str, bool, bytes]]:
-        """(stream, whether the line was ended, bytes) of every stored line in the first part."""
-        data = (self.folder(attempt) / protocol.log_name(try_n)).read_bytes()
+    def log(self, attempt: str, try_n: int = 1, offset: int = 0) -> list[tuple[str, bool, bytes]]:
+        """(stream, whether the line was ended, bytes) of every stored line in the part that begins there."""
+        data = (self.folder(attempt) / protocol.log_name(try_n, offset)).read_bytes()
         parsed = [protocol.parse_log_line(line) for line in data.split(b"\n")[:-1]]
         assert None not in parsed
         return [line[1:] for line in parsed if line is not None]
 
-    def output(self, attempt: str, stream: str = "stdout", try_n: int = 1) -> bytes:
-        return b"".join(text + b"\n" * ended for name, ended, text in self.log(attempt, try_n) if name == stream)
+    def output(self, attempt: str, stream: str = "stdout", try_n: int = 1, offset: int = 0) -> bytes:
+        return b"".join(text + b"\n" * ended for name, ended, text in self.log(attempt, try_n, offset) if name == stream)
 
     def ask(self, attempt: str, what: str, reason: str = "a person asked") -> None:
         protocol.write_whole(str(self.folder(attempt) / protocol.CONTROL), json.dumps({what: reason}).encode())
