@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 from wrapper import linux, protocol
 
@@ -64,6 +65,14 @@ class LeaseWatch:
         self.clock_ns, self.clock_good = lease.clock_ns, True
         if not self.binding or lease.renews(self.lease_ns, self.from_boot_ns, now):
             self.from_boot_ns = max(self.from_boot_ns, lease.renewed_boot_ns)
+
+    def leader_now(self) -> int:
+        """The leader's clock, as far as this machine knows it."""
+        return protocol.boot_ns() + self.clock_ns if self.clock_good else time.time_ns()
+
+    def boot_ns_of(self, leader_at: int) -> int:
+        """When, on CLOCK_BOOTTIME, the leader's clock shows this."""
+        return leader_at - (self.clock_ns if self.clock_good else time.time_ns() - protocol.boot_ns())
 
     def next_look(self) -> int:
         """When `tend` is to be called."""
