@@ -199,7 +199,7 @@ class Cluster:
         return (self.nodes[0].folder / "admin.token").read_text().strip()
 
     def api(self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, timeout_s: float = 20) -> Any:
-        """The body of the first node's answer that is not a 503. Reads follow the client's own writes. Raises ApiError for 4xx and 5xx."""
+        """The body of the first node's answer that is not a 503. What was once seen is seen by every later call. Raises ApiError for 4xx and 5xx."""
         end = time.monotonic() + timeout_s
         while True:
             for node in self.nodes:
@@ -212,7 +212,7 @@ class Cluster:
                     continue
                 if status == 503 and time.monotonic() < end:
                     continue
-                if method != "GET" and got.get("igor-index", "").isdigit():
+                if got.get("igor-index", "").isdigit():
                     self._last = max(self._last, int(got["igor-index"]))
                 if status >= 400:
                     raise ApiError(status, answer)
