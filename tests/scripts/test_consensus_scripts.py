@@ -15,6 +15,8 @@ import pytest
 from raft.engine import State
 from raft.interface import Kind, Member, Members, NotLeader
 from raft.messages import Append, AppendReply, TimeoutNow, VoteReply, VoteRequest
+from tests.simulation.clients import Attempt, Reading
+from tests.simulation.machine import Command, Verb
 from tests.simulation.world import World
 
 FOLDER = Path(__file__).parent / "consensus"
@@ -28,9 +30,11 @@ class Script:
     def __init__(self) -> None:
         self.world = World(5)
         self.world.restarts = False
+        self.world.kept_entries = None
         self.world.network.watch = self._watch
         self.trace: list[str] = []
         self.states: dict[str, str] = {}
+        self.texts: dict[bytes, str] = {}  # what a proposal is called in the script
 
     def run(self, line: str) -> list[str]:
         self.trace = []
@@ -60,7 +64,9 @@ class Script:
     def do_propose(self, node: str, *texts: str) -> None:
         for text in texts:
             self.world.operations += 1
-            self.world.nodes[node].ask(self.world.operations, text.encode())
+            command = Command(self.world.operations, 1, Verb.FILL)
+            self.texts[command.encode()] = text
+            Attempt(self.world, command).ask(self.world.nodes[node])
         self.do_wait("0.05")
 
     def do_cut(self, names: str) -> None:
@@ -96,7 +102,7 @@ class Script:
 
     def do_read(self, node: str) -> None:
         before = self.world.checks.reads
-        self.world.nodes[node].read()
+        Reading(self.world, 0).ask(self.world.nodes[node])
         self.do_wait("0.1")
         self._say("the read is confirmed" if self.world.checks.reads > before else "no answer")
 
@@ -111,7 +117,7 @@ class Script:
         self.trace.append("    " + text)
 
     def _watch(self, source: str, target: str, message: Any) -> Any:
-        text = describe(message)
+        text = describe(message, self.texts)
         if text is not None:
             lost = "   (cut)" if self.world.network.links[source, target].cut else ""
             self._say(f"{source} > {target}  {text}{lost}")
@@ -133,10 +139,10 @@ def ids(members: tuple[Member, ...]) -> str:
     return "".join(member.id for member in members) or "none"
 
 
-def describe(message: Any) -> str | None:
+def describe(message: Any, texts: dict[bytes, str]) -> str | None:
     match message:
         case Append(entries=entries) if entries:
-            kinds = " ".join({Kind.NOOP: "(first)", Kind.MEMBERS: "(members)"}.get(Kind(entry.kind)) or entry.data.decode() for entry in entries)
+            kinds = " ".join({Kind.NOOP: "(first)", Kind.MEMBERS: "(members)"}.get(Kind(entry.kind)) or texts[entry.data] for entry in entries)
             return f"append  after {message.prev_index} of term {message.prev_term}, commit {message.commit}: {kinds}"
         case Append(snapshot=True):
             return f"fetch a snapshot, at least {message.prev_index}"
