@@ -39,7 +39,7 @@ from igor_node.http.auth import compose_token, derive_secret, parse_token
 from igor_node.http.listener import Listener, address_of, open_port
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
-from igor_node.ledger import distrust, queries, query_cluster, query_digests
+from igor_node.ledger import distrust, query_cluster, query_digests
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, NodeChanged, Refused, RegisterNode
 from igor_node.ledger.ledger import Ledger
@@ -446,7 +446,7 @@ class Node:
 
     async def _found(self) -> None:
         """The first commands of a cluster; nothing to do at later starts."""
-        if await self.reads.query(queries.cluster) is not None or len(self._members().voters) != 1:
+        if await self.reads.query(query_cluster.cluster) is not None or len(self._members().voters) != 1:
             return
         me = self.identity
         admin, joining = self._token_file("admin.token", "admin"), self._token_file("join.token", "join")
@@ -465,7 +465,7 @@ class Node:
         note, me = msgspec.json.decode(text, type=Note), self.identity
         if self.epoch <= note.above or [voter.id for voter in self._members().voters] != [me.id]:
             return  # the recovery did not come to its end, and this is the cluster as it was
-        for row in await self.reads.query(queries.nodes):
+        for row in await self.reads.query(query_cluster.nodes):
             if row.node != me.id and (note.gone is None or row.node in note.gone):
                 await self._propose(NodeChanged(node=row.node, state=NodeState.LOST, reason="the cluster was recovered without it"), "recovery")
         await self._register_recovered()
@@ -584,7 +584,7 @@ class Node:
                 seen = (self.changes.last(("nodes",)), self.replica.addresses())
                 if seen != kept:
                     kept = seen
-                    rows = await self.reads.query(queries.nodes)
+                    rows = await self.reads.query(query_cluster.nodes)
                     self.data.write_peers([_url(seen[1].get(row.node, row.address)) for row in rows if row.node != self.identity.id])
             elif leader and now - asked_at > ASK_MEMBERS_NS:
                 asked_at = now
