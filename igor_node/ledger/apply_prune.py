@@ -11,7 +11,7 @@ from igor_node.ledger.commands import Done, Prune, Result
 from igor_node.ledger.transaction import Transaction
 from igor_node.words import SECOND, id_floor
 
-RUNS_PER_PRUNE = 200  # 2 ms, or 20 where their index pages must be read from the disk: a command must not hold the Raft thread
+RUNS_PER_PRUNE = 200  # some ms, tens where their index pages must be read from the disk: a command must not hold the Raft thread
 ROWS_PER_PRUNE = 2_000  # of results, keys, events and stretches each
 KEPT_NS = 24 * 3600 * SECOND  # results and keys at least so long: who asks again within a day gets the first answer
 
