@@ -730,7 +730,7 @@ SLOW_FALL_BACK = Settings(fallback_s=3.0)
 
 SCENARIOS: dict[str, Scenario] = {
     "trim_appends": Scenario(a_repeated_append, "no committed entry is lost"),
-    "hold_commit": Scenario(a_notice_over_an_unverified_tail, "the same ledger at the same index"),
+    "hold_commit": Scenario(a_notice_over_an_unverified_tail, "no committed entry is lost"),
     "tag_replies": Scenario(an_answer_of_an_old_term, "a match index lies in the follower's log"),
     "drop_strangers": Scenario(a_stranger_answers, "no error"),
     "count_votes_once": Scenario(a_vote_that_arrives_twice, "one leader a term"),
