@@ -8,10 +8,10 @@ else checkpoints). So beside the file stand the sums of its pages, `FILE-sums`, 
     (checkpoint)    SQLite copies, and syncs the file
     settle(…)       the sums of what was copied, synced; only what may still be copied stays noted
 
-A crash in between leaves pages with one of two or more sums that are all known. The caller sees to it that the log does not begin anew before what
-was copied from it is settled. A page without a sum (an older igor-node's ledger, a copy that was just installed) gets one when it is first looked
-at. `check` looks at a span of pages; at a start at most START_BYTES of them, so that a large ledger is in service soon, and the rest is looked at
-beside the work. A disk that cannot take the sums begins them anew, and costs nobody a commit.
+A crash in between leaves pages with one of two or more sums that are all known, or torn ones, of which the log still has the content. The caller
+sees to it that the log does not begin anew before what was copied from it is settled. A page without a sum (an older igor-node's ledger, a copy that
+was just installed) gets one when it is first looked at. `check` looks at a span of pages; at a start at most START_BYTES of them, so that a large
+ledger is in service soon, and the rest is looked at beside the work. A disk that cannot take the sums begins them anew, and costs nobody a commit.
 
 POSIX locks are lost with the first descriptor of a file that a process closes, so the one of the file is kept until all of SQLite's are closed.
 """
@@ -23,6 +23,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 
 from igor_node.ledger.files import NOTED, SUMS, sync_folder
@@ -121,8 +122,19 @@ class Pages:
         found, known = _sum(page, content), self._sums[page - 1] if page <= len(self._sums) else _UNKNOWN
         if known == _UNKNOWN:
             self._set(page, found)
-        elif found != known and found not in self._noted.get(page, ()):
+        elif found != known and found not in self._noted.get(page, ()) and page not in self._in_log():
             raise DamagedLedger(self.file, page, self._page_bytes)
+
+    def _in_log(self) -> set[int]:
+        """Pages of which the log has a newer content: whoever reads them gets that, and the next checkpoint writes it. In the file they may be
+        anything, because the power may go while the disk writes one."""
+        try:
+            log = self._log.read_bytes()
+        except FileNotFoundError:
+            return set()
+        step, salts = _FRAME_HEAD + self._page_bytes, log[16:24]
+        heads = (log[at : at + 16] for at in range(_LOG_HEAD, len(log) - step + 1, step))
+        return {int.from_bytes(head[:4], "big") for head in takewhile(lambda head: head[8:16] == salts, heads)}
 
     def _count(self) -> int:
         return os.fstat(self._main).st_size // self._page_bytes if self._page_bytes else 0

@@ -62,6 +62,22 @@ def test_a_file_that_lost_its_end_is_found(book: Book, tmp_path: Path) -> None:
         Ledger(copy)
 
 
+def test_a_page_that_a_checkpoint_left_torn_is_as_good_as_its_log(book: Book, tmp_path: Path) -> None:
+    """The power went while the disk wrote it: whoever reads it gets what stands in the log, and the next checkpoint writes it again."""
+    fill(book, 10)
+    book.ledger._checkpoints.checkpoint()
+    fill(book, 10)
+    copy = copied(book.path, tmp_path / "copy")
+    log = copy.with_name(copy.name + "-wal").read_bytes()
+    for at in range(32, len(log), 24 + PAGE):
+        page = int.from_bytes(log[at : at + 4], "big")
+        with open(copy, "r+b") as file:
+            file.seek((page - 1) * PAGE + PAGE // 2)
+            file.write(log[at + 24 + PAGE // 2 : at + 24 + PAGE])
+    reopen(copy)
+    reopen(copy)
+
+
 def test_a_page_that_was_never_written_back_is_found(book: Book) -> None:
     """The disk kept an old one, whole."""
     fill(book, 10)
