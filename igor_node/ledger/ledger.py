@@ -291,8 +291,11 @@ class _Checkpoints:
             if self._log_bytes() > TRUNCATE_BYTES:
                 # The passive pass has done the most of it: what is left is short, and only now may the log begin anew.
                 with ledger._writing:
-                    ledger.pages.note(ledger.pages.read_log())
-                    complete = _copy_log(connection, "TRUNCATE")[0] or complete
+                    committed = ledger.pages.note(ledger.pages.read_log())
+                    done, copied = _copy_log(connection, "TRUNCATE")
+                    ledger.pages.sync()
+                    ledger.pages.settle(committed if done else copied, whole=done)
+                    complete = done or complete
             if complete:
                 ledger._durable = max(ledger._durable, index)
             return complete
@@ -308,6 +311,7 @@ class _Checkpoints:
                 index, log = ledger._applied.index, ledger.pages.read_log()
             committed = ledger.pages.note(log)
             done, copied = _copy_log(connection, "PASSIVE")
+            ledger.pages.sync()
             ledger.pages.settle(copied, whole=done)
         return index, done or copied >= committed
 
@@ -319,9 +323,12 @@ class _Checkpoints:
                 ledger.pages.check(SLICE_PAGES)
             except Halted as problem:
                 ledger.pages.give_up()
-                _log.error("%s", problem)
-                if ledger.on_damage is not None:
-                    ledger.on_damage(problem)
+                self._tell(problem)
+
+    def _tell(self, problem: Halted) -> None:
+        _log.error("%s", problem)
+        if self._ledger.on_damage is not None:
+            self._ledger.on_damage(problem)
 
     def _log_bytes(self) -> int:
         file = self._ledger.file
@@ -340,6 +347,9 @@ class _Checkpoints:
                 return
             try:
                 self.checkpoint()
+            except Halted as problem:
+                self._tell(problem)
+                return
             except sqlite3.Error:
                 # Nothing is lost: the journal keeps what is not durable. Where the disk is ill, the next commit says so and halts.
                 _log.exception("copying the write-ahead log into %s failed; it is tried again", self._ledger.file)

@@ -5,7 +5,7 @@ else checkpoints). So beside the file stand the sums of its pages, `FILE-sums`, 
 `FILE-noted`:
 
     note()          the sums of the pages in the log, synced, before a checkpoint: from here on either sum of a page is right
-    (checkpoint)    SQLite copies, and syncs the file
+    (checkpoint)    SQLite copies; sync() makes that durable
     settle(…)       the sums of what was copied, synced; only what may still be copied stays noted
 
 A crash in between leaves pages with one of two or more sums that are all known, or torn ones, of which the log still has the content. The caller
@@ -65,6 +65,7 @@ class Pages:
         self._frames: list[tuple[int, int]] = []  # page and sum of the log's frames behind the settled ones
         self._settled = 0  # frames of the log
         self._next = 1  # page to look at
+        self._sync_failed = False
         self.attach()
         self._load()
 
@@ -172,6 +173,18 @@ class Pages:
                 committed = len(self._frames)
         self._on_disk(lambda: self._write_noted([pair for pair in self._frames if pair[1] not in self._noted.get(pair[0], ())]))
         return self._settled + committed
+
+    def sync(self) -> None:
+        """The file. SQLite does so by itself only where it has copied the log to its very end: not while the writer goes on. Raises Halted: after a
+        failed sync nobody knows what the file holds, and a second one would say that all is well."""
+        try:
+            if self._main >= 0:
+                os.fsync(self._main)
+        except OSError as problem:
+            self._sync_failed = True
+            raise Halted(f"{self.file} could not be synced: {problem.strerror}") from problem
+        if self._sync_failed:
+            raise Halted(f"{self.file} could not be synced before")
 
     def settle(self, copied: int, *, whole: bool) -> None:
         """SQLite is done with so many frames of the log, and the file is synced. `whole`: there were no more. Else a page with a later frame was left

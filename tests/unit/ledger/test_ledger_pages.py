@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from igor_node.ledger import distrust, pages
+from igor_node.ledger import ledger as ledger_module
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.pages import DamagedLedger, Pages
 from raft.interface import Halted
@@ -100,8 +103,6 @@ def test_a_kill_at_any_step_of_a_checkpoint_leaves_pages_that_are_known(
     book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
 ) -> None:
     """Each time the step is reached the folder is copied as it is; every copy opens, and goes on."""
-    from igor_node.ledger import ledger as ledger_module
-
     owner = ledger_module if step == "_copy_log" else Pages
     real: Callable[..., object] = getattr(owner, step)
     copies: list[Path] = []
@@ -150,6 +151,25 @@ def test_a_reader_that_holds_the_copying_back_does_no_harm(book: Book, tmp_path:
     reader.stdin.close()
     assert reader.wait(10) == 0
     reader.stdout.close()
+    reopen(book.path)
+
+
+def test_what_is_copied_while_the_writer_is_held_gets_its_sums(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is long, so it is to begin anew; between the two passes there was one more commit."""
+    monkeypatch.setattr("igor_node.ledger.ledger.TRUNCATE_BYTES", 0)
+    real = ledger_module._Checkpoints._copy
+
+    def copy(*arguments: Any) -> Any:
+        result = real(*arguments)
+        fill(book, 1)
+        return result
+
+    for _ in range(3):
+        fill(book, 3)
+        monkeypatch.setattr(ledger_module._Checkpoints, "_copy", copy)
+        assert book.ledger._checkpoints.checkpoint()
+        monkeypatch.setattr(ledger_module._Checkpoints, "_copy", real)
+    book.close()
     reopen(book.path)
 
 
@@ -216,3 +236,29 @@ def test_a_damaged_ledger_without_other_members_is_refused_with_a_way_out(book: 
     with pytest.raises(Halted, match=r"no other member to take a copy from: restore a backup, .* remove .*ledger\.sqlite-sums"):
         distrust.distrust_damaged(book.path, "n1", damage.value)
     assert distrust.distrusted(book.path) is None
+
+
+def test_a_file_that_cannot_be_synced_is_told_and_nothing_more_is_called_durable(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed sync the next one would say that all is well, and the pages be lost all the same."""
+    found: list[Halted] = []
+    book.ledger.on_damage = found.append
+    fill(book, 3)
+    main, real = book.ledger.pages._main, os.fsync
+
+    def ill(descriptor: int) -> None:
+        if descriptor == main:
+            raise OSError(5, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", ill)
+    before = book.ledger._durable
+    book.ledger.durable_index()
+    until = time.monotonic() + 10
+    while not found and time.monotonic() < until:
+        time.sleep(0.01)
+    assert "ledger.sqlite could not be synced: Input/output error" in str(found[0])
+    monkeypatch.undo()
+    with pytest.raises(Halted, match="could not be synced"):
+        book.ledger._checkpoints.checkpoint()
+    assert book.ledger._durable == before
+    book.ledger.pages._sync_failed = False  # for the end of the test
