@@ -130,7 +130,8 @@ class Node:
         self.epoch = 0  # the highest that this node was told of
         self.moved: dict[str, str] = {}  # node -> HOST:PORT, as others said while no leader was known
         self.introduced = True  # false: `join` found nobody who could write it down
-        self.current_from: float = 0  # the ledger here answers from this index on
+        self.current_from = 0  # the ledger here answers from this index on
+        self.unknown = False  # somebody said that the cluster does not know this node (any more)
         self.identity: Identity
         self.key: bytes
         self.ledger: Ledger
@@ -345,9 +346,7 @@ class Node:
     async def _lead(self, leader: Leader) -> None:
         """The loops of a leader, for each term that this node leads. A fault in them is logged, and they begin anew from the ledger."""
         async for term in self.replica.leadership():
-            # Whoever leads is a member, and has applied all that there is. After a power cut of all, while the ledgers were behind their journals,
-            # each was told by the others, and by itself, that the cluster does not know it.
-            self.current_from = 0
+            self.current_from = 0  # whoever leads is a member, and has applied all that there is
             while self.replica.leads(term) and not self.stop.is_set():
                 try:
                     await leader.serve(term)
@@ -437,9 +436,8 @@ class Node:
 
     def _note_standing(self, member: bool | None, index: int) -> None:
         """A leader's word on what this node is. One that is no member gets no entries: until it is one again what it holds is of the past."""
-        if member is None:
-            self.current_from = float("inf")
-        elif not member or self.current_from > index:
+        self.unknown = member is None
+        if member is False:
             self.current_from = index
 
     # --- founding
@@ -539,7 +537,10 @@ class Node:
 
     def _holds_ledger(self) -> bool:
         """A new learner is asked only from the moment it has applied the entry that made it one: what it answers is never older than its joining.
-        One that was taken out learns it from a leader, if not from the log (`_note_standing`)."""
+        One that was taken out learns it from a leader, if not from the log (`_note_standing`). Whoever hears a leader or leads is a member, though: after
+        a power cut of all, while the ledgers are behind their journals, each node is told by the others, and by itself, that it is not known."""
+        if self.unknown and not self.replica.status().quorum:
+            return False
         applied, me = self.ledger.applied(), self.identity.id
         return applied.index >= self.current_from and applied.members.find(me) is not None and self._members().find(me) is not None
 
