@@ -437,7 +437,7 @@ class Node:
     def _note_standing(self, member: bool | None, index: int) -> None:
         """A leader's word on what this node is. One that is no member gets no entries: until it is one again what it holds is of the past."""
         self.unknown = member is None
-        if member is False:
+        if member is False or (member and self.current_from > index):
             self.current_from = index
 
     # --- founding
@@ -537,8 +537,8 @@ class Node:
 
     def _holds_ledger(self) -> bool:
         """A new learner is asked only from the moment it has applied the entry that made it one: what it answers is never older than its joining.
-        One that was taken out learns it from a leader, if not from the log (`_note_standing`). Whoever hears a leader or leads is a member, though: after
-        a power cut of all, while the ledgers are behind their journals, each node is told by the others, and by itself, that it is not known."""
+        One that was taken out learns it from a leader, if not from the log (`_note_standing`). Whoever hears a leader or leads is a member, though:
+        after a power cut of all, while the ledgers are behind their journals, each is told by the others, and by itself, that it is not known."""
         if self.unknown and not self.replica.status().quorum:
             return False
         applied, me = self.ledger.applied(), self.identity.id
