@@ -1,0 +1,44 @@
+"""Whether a node answers from its own ledger: what leaders and others said of it, against what consensus shows."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from igor_node.node import Node
+from raft.interface import Applied, Member, Members
+
+MEMBERS = Members(voters=(Member("a", "127.0.0.1:1"), Member("b", "127.0.0.1:2"), Member("c", "127.0.0.1:3")))
+
+
+@pytest.fixture
+def node() -> Any:
+    """Node a, which has applied 20 entries, and hears a leader."""
+    made = object.__new__(Node)
+    made.current_from, made.unknown = 0, False
+    made.identity = SimpleNamespace(id="a")  # type: ignore[assignment]
+    made.ledger = SimpleNamespace(applied=lambda: Applied(20, 3, MEMBERS))  # type: ignore[assignment]
+    made.replica = SimpleNamespace(status=lambda: SimpleNamespace(members=MEMBERS, quorum=made.hears))  # type: ignore[assignment]
+    made.hears = True  # type: ignore[attr-defined]
+    return made
+
+
+def test_who_is_told_that_it_is_not_known_answers_as_soon_as_it_hears_a_leader(node: Any) -> None:
+    """Those who said so had ledgers that were behind, as after a power cut of all; who was taken out hears none."""
+    node.hears = False
+    assert node._holds_ledger()
+    node._note_standing(None, 0)
+    assert not node._holds_ledger()
+    node.hears = True
+    assert node._holds_ledger()
+    node._note_standing(None, 0)
+    assert node._holds_ledger()
+
+
+def test_who_was_taken_out_answers_once_it_is_up_to_its_return(node: Any) -> None:
+    node._note_standing(False, 25)
+    assert not node._holds_ledger()
+    node._note_standing(True, 20)
+    assert node._holds_ledger()
