@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.growth import fill, push, write
+from bench.written import written
 from igor_node.ledger.files import current_file
 from tests.harness.cluster import Cluster, Node
 from tests.harness.processes import wait_for
@@ -101,10 +102,7 @@ def main() -> int:
     }
     for name in (*found, "goals_met"):
         print(f"  {name.replace('_', ' '):<28} {report[name]!s:>12}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {options.json}")
-    return 0 if report["goals_met"] else 1
+    return written(report, options.json)
 
 
 if __name__ == "__main__":

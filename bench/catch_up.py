@@ -11,7 +11,6 @@ service. Unit: milliseconds, seconds. Goal, as a ratio within one run: p99 meanw
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -23,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.written import written
 from igor_node.ledger.ledger import Ledger
 from tests.cluster.raft_cluster import Cluster, cluster_in, wait_for
 
@@ -144,10 +144,7 @@ def main() -> int:
     }
     for name in (*figures, "goals_met"):
         print(f"  {name.replace('_', ' '):<32} {found[name]!s:>12}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"written to {options.json}")
-    return 0 if found["goals_met"] else 1
+    return written(found, options.json)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Prints a table and writes JSON with versions and parameters; `processor us` is w
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sqlite3
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import etcd
+from bench.written import written
 from tests.cluster.raft_cluster import Cluster, cluster_in
 
 GOAL_FSYNCS, GOAL_MS, GOAL_A_SECOND = 4, 2.0, 20_000
@@ -133,10 +133,7 @@ def main() -> int:
     found = report(figures, options)
     for name in (*figures, "goals_met"):
         print(f"  {name.replace('_', ' '):<32} {found[name]!s:>12}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"written to {options.json}")
-    return 0 if found["goals_met"] else 1
+    return written(found, options.json)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.written import written
 from tests.harness.cluster import Cluster, Node
 from tests.harness.networks import Switch
 from tests.harness.processes import wait_for
@@ -284,10 +285,7 @@ def main() -> int:
     for name, one in figures.items():
         verdict = "" if met(name, one) else "  goal missed"
         print(f"  {name.replace('_', ' '):<14}{one['n']:>5}{one['p50_ms']:>10}{one['p99_ms']:>10}{one['max_ms']:>10}{verdict}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"written to {options.json}")
-    return 0 if found["goals_met"] else 1
+    return written(found, options.json)
 
 
 if __name__ == "__main__":

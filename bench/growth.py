@@ -30,6 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bench.written import written
 from igor_node.ledger import schema
 from igor_node.ledger.apply_prune import RUNS_PER_PRUNE
 from igor_node.ledger.commands import Done, Envelope, Prune, encode_envelope
@@ -317,10 +318,7 @@ def main() -> int:
     }
     for name in (*found, "goals_met"):
         print(f"  {name.replace('_', ' '):<34} {report[name]!s:>12}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {options.json}")
-    return 0 if report["goals_met"] else 1
+    return written(report, options.json)
 
 
 if __name__ == "__main__":
