@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.written import written
+from igor_node.ledger.files import forget_sums
 from igor_node.ledger.ledger import Ledger
 from tests.cluster.raft_cluster import Cluster, cluster_in, wait_for
 
@@ -40,6 +41,7 @@ def make_ledger(path: Path, megabytes: int) -> None:
     """A ledger that has applied nothing, of that size: a table of its own fills it."""
     path.parent.mkdir(parents=True)
     Ledger(path).close()
+    forget_sums(path)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("CREATE TABLE filling (number INTEGER PRIMARY KEY, data BLOB NOT NULL)")

@@ -34,7 +34,7 @@ from bench.written import written
 from igor_node.ledger import schema
 from igor_node.ledger.apply_prune import RUNS_PER_PRUNE
 from igor_node.ledger.commands import Done, Envelope, Prune, encode_envelope
-from igor_node.ledger.files import current_file
+from igor_node.ledger.files import current_file, forget_sums
 from igor_node.ledger.ledger import Ledger
 from igor_node.words import MILLISECOND, SECOND, format_instant, id_floor, new_id, wall_now
 from raft.interface import Entry, Kind
@@ -60,6 +60,7 @@ def fill(file: Path, runs: int, jobs: int, node: str) -> None:
     """Rows as they stand after runs have ended, in the order of their keys; indices are made afterwards, which is many times faster."""
     first = wall_now() - PERIOD
     step = PERIOD // runs
+    forget_sums(file)
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -400000", "temp_store = FILE"):
             connection.execute(f"PRAGMA {setting}")

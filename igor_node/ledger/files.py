@@ -74,6 +74,12 @@ def clear(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def forget_sums(path: Path) -> None:
+    """For whoever changed the file itself, beside the ledger: the pages' sums are those of what stood there before, and are made anew."""
+    for suffix in (SUMS, NOTED):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 def sync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
