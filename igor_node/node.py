@@ -39,6 +39,7 @@ from igor_node.http.auth import compose_token, derive_secret, parse_token
 from igor_node.http.listener import Listener, address_of, open_port
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
+from igor_node.leader.renewal import is_renewal_token
 from igor_node.ledger import distrust, query_cluster, query_digests
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, NodeChanged, Refused, RegisterNode
@@ -335,6 +336,7 @@ class Node:
             renew=leader.renew,
             views=leader.views,
             logs=self.agent.logs,
+            own_token=lambda attempt, token: is_renewal_token(self.key, attempt, token),
             auth=self.settings.auth == "required",
             leave=self._remove_member,
             entry=self._entry,

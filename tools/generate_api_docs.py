@@ -26,7 +26,8 @@ leader its reads carry `Igor-Age`, in seconds, and writes give 503 with `Retry-A
 
 ## Routes
 
-`role` is the smallest role that may use a route; `none` asks for no token of the ledger.
+`role` is the smallest role that may use a route; `none` asks for no token of the ledger. What a token that is bound to projects may reach is in
+[security.md](security.md#who-may-do-what).
 
 | route | role | what it does |
 | --- | --- | --- |

@@ -138,8 +138,8 @@ def logout(session: Session) -> None:
 def whoami(session: Session) -> None:
     """Say which token is used, with which role, and where it was found."""
     me = session.client.get("/v1/whoami")
-    pairs = [(key, me.get(key)) for key in ("name", "role", "project", "token", "expires_at")]
-    lines = [f"{key + ':':<12}{value}" for key, value in pairs if value]
+    pairs = [(key, me.get(key)) for key in ("name", "role", "projects", "token", "expires_at")]
+    lines = [f"{key + ':':<12}{', '.join(value) if isinstance(value, list) else value}" for key, value in pairs if value]
     session.thing(me, [*lines, f"{'nodes:':<12}{', '.join(session.target.addresses)} (from {session.target.place})"])
 
 
@@ -149,8 +149,9 @@ TOKEN_COLUMNS = (
     Column("TOKEN", "id"),
     Column("NAME", "name"),
     Column("ROLE", "role"),
-    Column("PROJECT", "project"),
+    Column("PROJECTS", lambda token: ", ".join(token.get("projects") or []) or "all"),
     Column("CREATED", "created_at", "time"),
+    Column("MADE BY", "made_by", wide=True),
     Column("EXPIRES", "expires_at", "time"),
 )
 
@@ -160,16 +161,21 @@ def token() -> None:
     """Make, list and revoke tokens."""
 
 
-@token.command("create", examples=["igor token create --role node --ttl 1h --json", "igor token create --role deployer --name ci --project demo"])
+@token.command(
+    "create", examples=["igor token create --role deployer --name ci --project demo --ttl 90d", "igor token create --role node --ttl 1h --json"]
+)
 @click.option("--role", required=True, type=click.Choice([role.value for role in words.Role]), help="What its holder may do.")
 @click.option("--name", default="", metavar="TEXT", help="Whom or what it is for.")
-@click.option("--project", metavar="P", help="Good for this project alone.")
+@click.option("--project", "projects", metavar="P", multiple=True, help="Good for this project alone; several times for several.")
 @click.option("--ttl", "ttl_s", type=SpanSeconds(), metavar="SPAN", help="How long it is good; without it until it is revoked.")
 @click.pass_obj
-def create(session: Session, role: str, name: str, project: str | None, ttl_s: float | None) -> None:
-    """Make a token and print it. It is shown this once: the cluster keeps only its hash."""
-    body = {"role": role, "name": name, "project": project, "ttl_s": None if ttl_s is None else int(ttl_s)}
-    made = session.client.write("POST", "/v1/tokens", {key: value for key, value in body.items() if value not in (None, "")}).value
+def create(session: Session, role: str, name: str, projects: tuple[str, ...], ttl_s: float | None) -> None:
+    """Make a token and print it. It is shown this once: the cluster keeps only its hash.
+
+    A token that is good for some projects, or for a while, makes none that is good for more, or for longer.
+    """
+    body = {"role": role, "name": name, "projects": list(projects), "ttl_s": None if ttl_s is None else int(ttl_s)}
+    made = session.client.write("POST", "/v1/tokens", {key: value for key, value in body.items() if value not in (None, "", [])}).value
     session.thing(made, [made["token"]], name="id")
     session.say(f"token {made['id']} of role {role}" + (f", good until {session.time(made['expires_at'])}" if made.get("expires_at") else ""))
 

@@ -1,7 +1,7 @@
 """Puts the HTTP side together: `make_app(services)` gives the aiohttp application that `listener.Listener` serves.
 
-The application owns what its requests share: connections to other nodes, and three tasks (events, tokens, the age of what is read), which
-end with it.
+The application owns what its requests share: connections to other nodes, and four tasks (events, tokens, streams whose token ends, the age of
+what is read), which end with it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
-from igor_node.http import auth, limits, problems
+from igor_node.http import limits, problems
 from igor_node.http.api.table import ROUTES
-from igor_node.http.dispatch import Front, cross_origin, endpoint
-from igor_node.http.routes import Route
+from igor_node.http.dispatch import Front, check_host, check_origin, cross_origin, endpoint
+from igor_node.http.routes import Route, check_headers
 from igor_node.http.services import Services
 from igor_node.words import Unavailable
 
@@ -32,11 +31,11 @@ FRONT = web.AppKey("front", Front)
 
 
 def make_app(services: Services, table: tuple[Route, ...] = ROUTES) -> web.Application:
-    app = web.Application(middlewares=[problems.middleware, preflight(services)], client_max_size=limits.PUSH_BODY_LIMIT_BYTES)
+    app = web.Application(middlewares=[problems.middleware, closed], client_max_size=limits.PUSH_BODY_LIMIT_BYTES)
 
     async def owned(app: web.Application) -> AsyncIterator[None]:
         front = app[FRONT] = Front(services, table)
-        works = (front.heard.watch, front.identities.watch, front.hub.watch)
+        works = (front.heard.watch, front.identities.watch, front.watch_streams, front.hub.watch)
         tasks = [asyncio.create_task(kept_going(work)) for work in works]
         yield
         for task in tasks:
@@ -80,18 +79,20 @@ def handler_of(app: web.Application, route: Route) -> Handler:
     return handle
 
 
-def preflight(services: Services) -> Middleware:
-    """A page that another node of this cluster served may go on here; a stranger's may not."""
-
-    @web.middleware
-    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.method != "OPTIONS":
-            return await handler(request)
-        origin = request.headers.get("Origin")
-        auth.check_host(request.headers.get("Host"), services.hosts)
-        if not auth.check_origin(origin, request.headers.get("Host"), {services.me.address, *services.peers()}):
-            return web.Response(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE"})
-        assert origin is not None
-        return web.Response(status=204, headers={**cross_origin(origin), **PREFLIGHT})
-
-    return answer
+@web.middleware
+async def closed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What no route is for is told only to whom the node knows; OPTIONS, which browsers send without a session, only to pages of this cluster."""
+    front = request.app[FRONT]
+    services = front.services
+    if request.method == "OPTIONS":
+        check_host(services, request)
+        if check_origin(services, request):
+            return web.Response(status=204, headers={**cross_origin(request.headers["Origin"]), **PREFLIGHT})
+        await front.identities.known(request)
+        return web.Response(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE"})
+    if request.match_info.http_exception is not None:
+        check_headers(request)
+        check_host(services, request)
+        check_origin(services, request)
+        await front.identities.known(request)
+    return await handler(request)

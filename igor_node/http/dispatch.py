@@ -19,9 +19,10 @@ import msgspec
 from aiohttp import web
 
 from igor_node import words
-from igor_node.http import auth, forward, limits, problems, quorum, routes
+from igor_node.http import auth, forward, limits, origins, permissions, problems, quorum, routes, sessions
 from igor_node.http.events import Hub
-from igor_node.http.identity import Identities
+from igor_node.http.failures import Failures
+from igor_node.http.identity import Identities, Known, behalf, client_address
 from igor_node.http.routes import Reply, Route, Where
 from igor_node.http.services import LiveView, NodeView, Services
 from igor_node.ledger import commands
@@ -32,6 +33,8 @@ T = TypeVar("T")
 RETRY_S = 0.05  # between two looks for a leader
 KEY_AGE = 23 * 3600 * words.SECOND  # the ledger refuses ids older than 24 h; an hour is left for clocks that differ
 VIEWS_WITHIN_S = 0.5
+TOKENS = frozenset({"tokens"})
+STREAMS_LOOKED_AT_S = 0.5  # for tokens that end by themselves; a revoked one wakes at once
 VIEWS_KEPT_NS = 2 * words.SECOND
 
 
@@ -41,30 +44,31 @@ class Front:
     def __init__(self, services: Services, table: Sequence[Route]) -> None:
         self.services = services
         self.routes = tuple(table)
-        self.links = auth.Links()
+        self.links = sessions.Links()
         self.forwarder = forward.Forwarder()
         self.heard = quorum.Heard(services.replica, services.clock)
-        self.identities = Identities(services, self.forwarder)
+        self.failures = Failures(services.clock.monotonic_ns)
+        self.identities = Identities(services, self.forwarder, self.failures)
         self.hub = Hub(services)
         self.backing_up = False
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._streams: dict[asyncio.Task[Any], Call] = {}
         self._in_flight = 0
         self._views: tuple[NodeView, ...] = ()
         self._views_at = 0
 
     @contextlib.contextmanager
-    def answering(self, route: Route) -> Iterator[None]:
-        """Counts a request while it is answered. Streams may be many and long, and are ended when the node stops; others are bounded."""
-        if route.stream is not None:
+    def answering(self, call: Call) -> Iterator[None]:
+        """Counts a request while it is answered. Streams may be many and long, and end with their token or the node; others are bounded."""
+        if call.route.stream is not None:
             task = asyncio.current_task()
             assert task is not None
-            self._streams.add(task)
+            self._streams[task] = call
             try:
                 yield
             finally:
-                self._streams.discard(task)
+                del self._streams[task]
             return
-        if self._in_flight >= limits.IN_FLIGHT and not route.any_host:
+        if self._in_flight >= limits.IN_FLIGHT and not call.route.any_host:
             raise TooMany(f"{limits.IN_FLIGHT} requests are being answered", hint="ask again in a moment, or another node")
         self._in_flight += 1
         try:
@@ -76,6 +80,18 @@ class Front:
         """The node stops: whoever follows something goes on at another node."""
         for task in self._streams:
             task.cancel()
+
+    async def watch_streams(self) -> None:
+        """Ends what is still being sent to somebody whose token was revoked or has expired, or whose session is over."""
+        since = self.services.changes.index
+        while True:
+            changed = await self.services.changes.wait(TOKENS, since, STREAMS_LOOKED_AT_S)
+            followed = {task: call.known for task, call in self._streams.items() if call.known is not None}
+            ended = await self.identities.ended(followed.values(), looked_up=changed > since)
+            since = max(since, changed)
+            for task, known in followed.items():
+                if known in ended:
+                    task.cancel()
 
     async def live_views(self) -> tuple[NodeView, ...]:
         """What the leader knows of the nodes; asked for at most every two seconds, empty where it cannot be had at once."""
@@ -111,6 +127,7 @@ class Call:
     request: web.Request
     route: Route
     caller: auth.Caller = auth.ANYONE
+    known: Known | None = None  # by what the caller was known
     query: Any = None
     body: Any = None
     command_id: str = ""
@@ -127,6 +144,16 @@ class Call:
     @property
     def forwarded(self) -> bool:
         return forward.FORWARDED in self.request.headers
+
+    @property
+    def address(self) -> str:
+        """The client's, also behind a node that forwarded."""
+        return client_address(self.request, self.services)
+
+    @property
+    def projects(self) -> tuple[str, ...]:
+        """What the answer may be about; none for all. Whoever reads the ledger for a person hands this on."""
+        return self.caller.projects
 
     def now(self) -> Instant:
         return self.services.clock.now()
@@ -175,16 +202,37 @@ def endpoint(front: Front, route: Route) -> Callable[[web.Request], Awaitable[we
     async def answer(request: web.Request) -> web.StreamResponse:
         call = Call(front, request, route)
         routes.check_headers(request)
-        known = {front.services.me.address, *front.services.peers()}
-        stranger = auth.check_origin(request.headers.get("Origin"), request.headers.get("Host"), known)
-        if stranger:
-            call.headers |= cross_origin(request.headers["Origin"])
         if not route.any_host:
-            auth.check_host(request.headers.get("Host"), front.services.hosts)
-        with front.answering(route):
-            return await answer_call(call)
+            check_host(front.services, request)
+        if other := check_origin(front.services, request):
+            call.headers |= cross_origin(request.headers["Origin"])
+        if has_session(front.services, request) and not call.forwarded:
+            origins.check_page(request.method, request.headers, known_origin=other)
+        request[forward.BEHALF] = behalf(request, front.services)
+        with front.answering(call):
+            try:
+                return await answer_call(call)
+            except Unauthenticated as problem:
+                if route.closed is None:
+                    raise
+                return route.closed(problem)
 
     return answer
+
+
+def check_host(services: Services, request: web.Request) -> None:
+    origins.check_host(request.headers.get("Host"), services.hosts | {origins.host_of(services.me.address)})
+
+
+def check_origin(services: Services, request: web.Request) -> bool:
+    """Whether the page of another node asks. Raises Denied for a stranger's."""
+    here = f"{'https' if services.tls else 'http'}://{request.headers.get('Host')}"
+    return origins.check_origin(request.headers.get("Origin"), here, {services.me.address, *services.peers()})
+
+
+def has_session(services: Services, request: web.Request) -> bool:
+    """A token goes before a session, so a request with both has none."""
+    return "Authorization" not in request.headers and sessions.cookie_name(services.me.cluster, tls=services.tls) in request.cookies
 
 
 async def answer_call(call: Call) -> web.StreamResponse:
@@ -196,7 +244,7 @@ async def answer_call(call: Call) -> web.StreamResponse:
             return await answer_write(call)
         case Where.READ:
             return await answer_read(call)
-        case Where.HERE:
+        case Where.HERE | Where.KEYED:
             return await answer_here(call)
 
 
@@ -211,24 +259,43 @@ def cross_origin(origin: str) -> dict[str, str]:
 
 
 async def identify(call: Call) -> None:
-    """A token may be younger than this node's ledger: the `Igor-Index` of its making is waited for before it is called unknown."""
+    """Who asks, and whether they may. A token may be younger than this node's ledger: the `Igor-Index` of its making is waited for before it is
+    called unknown."""
+    if call.route.own_token and not call.services.own_token(call.part("attempt"), given_token(call.request)):
+        raise call.front.identities.failed(call.request, Unauthenticated("the attempt or its token is not known here"))
     if call.route.role is None:
         return
     try:
-        call.caller = await call.front.identities.caller(call.request)
+        call.known = await call.front.identities.known(call.request)
     except Unauthenticated:
-        if not await wait_for_index(call, asked_index(call)):
+        wanted = asked_index(call)
+        if wanted <= call.services.changes.index or not await wait_for_index(call, wanted):
             raise
-        call.caller = await call.front.identities.caller(call.request)
-    auth.check_role(call.caller, call.route.role, nodes=call.route.nodes)
+        call.known = await call.front.identities.known(call.request)
+    call.caller = call.known.caller
+    permissions.check(call.route, call.caller, call.request.match_info.get("project"))
+
+
+def given_token(request: web.Request) -> str:
+    """What stands in the header, for routes that check it themselves."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("this needs the attempt's own token", hint="send Authorization: Bearer TOKEN")
+    return token.strip()
 
 
 # --- the three places where a request is answered
 
 
 async def answer_here(call: Call) -> web.StreamResponse:
-    body = await routes.read_body(call.request, call.route.body_limit) if call.route.body else b""
-    return await run(call, body, call.request.query.items())
+    try:
+        body = await routes.read_body(call.request, call.route.body_limit) if call.route.body else b""
+        await decode(call, body, call.request.query.items())
+    except (Malformed, words.TooLarge):
+        if call.route.role is None and not (call.route.own_token or call.route.any_host):
+            await call.front.identities.known(call.request)  # somebody unknown is told nothing but 401
+        raise
+    return await handle(call)
 
 
 async def answer_read(call: Call) -> web.StreamResponse:
@@ -338,12 +405,20 @@ def _timed(identifier: str, now: int) -> str | None:
 
 
 async def run(call: Call, body: bytes, pairs: Any) -> web.StreamResponse:
-    """Decode, call, encode."""
+    await decode(call, body, pairs)
+    return await handle(call)
+
+
+async def decode(call: Call, body: bytes, pairs: Any) -> None:
     call.query = routes.decode_query(call.route.query, list(pairs))
     if call.route.body is not None:
         kind = call.route.body
         big = len(body) > 256 * 1024  # decoding this takes longer than a heartbeat may wait
         call.body = await asyncio.to_thread(routes.decode_body, kind, body) if big else routes.decode_body(kind, body)
+
+
+async def handle(call: Call) -> web.StreamResponse:
+    """Call, encode."""
     result = await call.route.handler(call)
     if isinstance(result, web.StreamResponse):
         if not result.prepared:
@@ -395,9 +470,13 @@ async def ask_the_leader(call: Call, body: bytes) -> web.StreamResponse:
 
 
 async def ask_a_peer(call: Call) -> web.StreamResponse:
-    """A node without a ledger checks no token: the one that is asked does."""
+    """A node without a ledger checks no token: the one that is asked does. It takes no body of somebody unknown, though."""
     if call.forwarded:
         raise problems.NotTheLeader("this node holds no ledger")
+    if call.route.role is not None:
+        call.front.identities.demand(call.request)
+        if call.route.body is not None:
+            await identify(call)
     body = await routes.read_body(call.request, call.route.body_limit)
     if call.route.where is Where.WRITE:
         call.command_id = command_id(call)

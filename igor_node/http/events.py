@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,26 +25,41 @@ BEAT = b"event: beat\ndata: {}\n\n"
 """On a quiet stream, so that both sides see that the other is there; a page cannot see comments."""
 
 
-class Reader:
-    """One viewer's queue. `drop` closes its connection; called once, when the queue is full."""
+class Frame(NamedTuple):
+    event: query_events.EventRow
+    encoded: bytes
 
-    def __init__(self, after: int, drop: Callable[[], None]) -> None:
+
+class Reader:
+    """One viewer's queue. `drop` closes its connection; called once, when the queue is full. `projects`: what the viewer may see, none for all."""
+
+    def __init__(self, after: int, drop: Callable[[], None], projects: Sequence[str] = ()) -> None:
         self.after = after
+        self.projects = projects
         self.frames: deque[tuple[int, bytes]] = deque()
         self.ready = asyncio.Event()
         self.drop = drop
         self.dropped = False
 
-    def put(self, number: int, frame: bytes) -> None:
+    def put(self, frame: Frame) -> None:
+        number = frame.event.number
         if self.dropped or number <= self.after:
+            return
+        if not query_events.is_seen(frame.event, self.projects):
+            if not self.frames:
+                self.after = number
             return
         if len(self.frames) >= EVENT_FRAMES_QUEUED:
             self.dropped = True
             self.frames.clear()
             self.drop()
             return
-        self.frames.append((number, frame))
+        self.frames.append((number, frame.encoded))
         self.ready.set()
+
+    def beat(self) -> bytes:
+        """With the number from which to go on, where others' events were left out: it must not grow too old."""
+        return BEAT if not self.projects else b"id: %d\n%b" % (self.after, BEAT)
 
     def take(self) -> bytes:
         """All that waits, as one piece."""
@@ -60,7 +75,7 @@ class Hub:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._readers: set[Reader] = set()
-        self._kept: deque[tuple[int, bytes]] = deque(maxlen=EVENT_FRAMES_KEPT)
+        self._kept: deque[Frame] = deque(maxlen=EVENT_FRAMES_KEPT)
         self._last = 0
         self._started = asyncio.Event()
 
@@ -77,17 +92,17 @@ class Hub:
     async def _spread(self) -> None:
         while True:
             found = await self._read(self._last)
-            for number, frame in found:
-                self._kept.append((number, frame))
+            for frame in found:
+                self._kept.append(frame)
                 for reader in self._readers:
-                    reader.put(number, frame)
-                self._last = number
+                    reader.put(frame)
+                self._last = frame.event.number
             if len(found) < EVENT_BATCH:
                 return
 
-    async def _read(self, after: int) -> list[tuple[int, bytes]]:
+    async def _read(self, after: int) -> list[Frame]:
         found = await self._services.reads.query(lambda connection: query_events.events_since(connection, after, EVENT_BATCH))
-        return [(event.number, encode_frame(event)) for event in found]
+        return [Frame(event, encode_frame(event)) for event in found]
 
     async def check(self, last_id: int | None) -> None:
         """Whether a reader may begin. Raises Gone or TooMany, before anything of the answer is sent."""
@@ -99,37 +114,38 @@ class Hub:
         if last_id + 1 < first:
             raise Gone(f"events up to {first - 1} are no longer kept, you asked for those after {last_id}", hint="look anew, then follow from now on")
 
-    async def follow(self, last_id: int | None, drop: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+    async def follow(self, last_id: int | None, drop: Callable[[], None], projects: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
         """Frames after `last_id` (None: from now on), then whatever comes, joined where several wait; a beat where nothing does."""
         await self._started.wait()
-        reader = Reader(self._last if last_id is None else last_id, drop)
+        reader = Reader(self._last if last_id is None else last_id, drop, projects)
         try:
             if last_id is not None:
                 async for piece in self._missed(reader):
                     yield piece
             self._readers.add(reader)
             if last_id is not None:
-                for number, frame in list(self._kept):  # what came while the last of the missed were sent
-                    reader.put(number, frame)
-            yield BEAT
+                for frame in list(self._kept):  # what came while the last of the missed were sent
+                    reader.put(frame)
+            yield reader.beat()
             while not reader.dropped:
                 try:
                     async with asyncio.timeout(PING_S):
                         await reader.ready.wait()
                     yield reader.take()
                 except TimeoutError:
-                    yield BEAT
+                    yield reader.beat()
         finally:
             self._readers.discard(reader)
 
     async def _missed(self, reader: Reader) -> AsyncIterator[bytes]:
         """From the ledger, until what is left is in memory."""
-        while reader.after < self._last and not (self._kept and self._kept[0][0] <= reader.after + 1):
+        while reader.after < self._last and not (self._kept and self._kept[0].event.number <= reader.after + 1):
             found = await self._read(reader.after)
             if not found:
                 return
-            reader.after = found[-1][0]
-            yield b"".join(frame for _, frame in found)
+            reader.after = found[-1].event.number
+            if seen := b"".join(frame.encoded for frame in found if query_events.is_seen(frame.event, reader.projects)):
+                yield seen
 
 
 def event_json(event: query_events.EventRow) -> dict[str, Any]:

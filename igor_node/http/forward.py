@@ -20,9 +20,11 @@ COMMAND = "Igor-Command"
 LEADER = "Igor-Leader"
 NOT_LEADER = "Igor-Not-Leader"
 OUTCOME = "Igor-Outcome"
+BEHALF = web.RequestKey("BEHALF", dict[str, str])
+"""Under this key a request keeps the headers that say for whom it is forwarded (identity.behalf)."""
 
 PASSED_ON = ("Authorization", "Cookie", "Content-Type", "Accept", "Idempotency-Key", "If-Match", "If-None-Match", "Igor-Index", "Last-Event-ID")
-PASSED_BACK = ("Content-Type", "ETag", "Cache-Control", "Retry-After", "WWW-Authenticate", "Location", "Content-Disposition")
+PASSED_BACK = ("Content-Type", "ETag", "Cache-Control", "Retry-After", "WWW-Authenticate", "Location", "Content-Disposition", "Set-Cookie")
 LOOK_S = 0.1  # how often a write that waits for its answer asks whether the leader is still the leader
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
 
@@ -113,7 +115,7 @@ class Forwarder:
 
 
 def passed_on(request: web.Request) -> dict[str, str]:
-    return {FORWARDED: "1", **{name: request.headers[name] for name in PASSED_ON if name in request.headers}}
+    return {FORWARDED: "1", **request.get(BEHALF, {}), **{name: request.headers[name] for name in PASSED_ON if name in request.headers}}
 
 
 def passed_back(answer: aiohttp.ClientResponse) -> dict[str, str]:

@@ -19,7 +19,7 @@ REF = "#/components/schemas/{name}"
 ANY = {"type": "object"}
 
 
-def describe_routes(routes: Sequence[Route], version: str) -> dict[str, Any]:
+def describe_routes(routes: Sequence[Route], version: str, cookie: str = "igor_session") -> dict[str, Any]:
     shown = [route for route in routes if not route.hidden]
     kinds = [kind for route in shown for kind in (route.body, route.answer) if kind is not None and kind is not NoBody]
     _, components = msgspec.json.schema_components([Problem, *kinds], ref_template=REF)
@@ -34,7 +34,7 @@ def describe_routes(routes: Sequence[Route], version: str) -> dict[str, Any]:
             "schemas": components,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": "igor_session"},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie},
             },
         },
     }
@@ -48,6 +48,7 @@ def operation(route: Route) -> dict[str, Any]:
         "responses": responses(route),
         "security": [] if route.role is None and not route.own_token else [{"token": []}, {"session": []}],
         "x-role": None if route.role is None else str(route.role),
+        "x-reach": None if route.role is None else str(route.reach),
     }
     if route.body is not None and route.body is not NoBody:
         schema = {"$ref": REF.format(name=route.body.__name__)}

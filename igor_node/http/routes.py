@@ -1,7 +1,7 @@
 """The shape of a route, and the decoding of what was sent to it.
 
-A route is a row: method, path, role, where it may be answered, what goes in and what comes out. The application, the OpenAPI page and the tests that
-walk all routes are made from the same rows, so that they cannot name different things.
+A route is a row: method, path, role and reach (permissions.py), where it may be answered, what goes in and what comes out. The application, the
+OpenAPI page, the table of permissions and the tests that walk all routes are made from the same rows, so that they cannot name different things.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import msgspec
 from aiohttp import web
 
 from igor_node.http.limits import BODY_LIMIT_BYTES, BODY_S, HEADERS_LIMIT_BYTES, JSON_DEPTH, QUERY_DEFAULT, QUERY_LIMIT
-from igor_node.words import Instant, Malformed, Role, TooLarge, parse_instant
+from igor_node.http.permissions import Reach
+from igor_node.words import Instant, Malformed, Role, TooLarge, Unauthenticated, parse_instant
 
 if TYPE_CHECKING:
     from igor_node.http.dispatch import Call
@@ -33,6 +34,7 @@ class Where(StrEnum):
     """Which node answers."""
 
     HERE = "here"  # the one that was asked, whatever it knows
+    KEYED = "keyed"  # any that holds the ledger and the cluster's key, without a word about how new its ledger is
     READ = "read"  # any that holds the ledger; with `?consistent=1` the leader
     WRITE = "write"  # the leader
 
@@ -72,8 +74,10 @@ class Route:
     path: str
     handler: Handler
     summary: str
-    role: Role | None = Role.VIEWER  # None: no token is asked for
+    role: Role | None = Role.VIEWER  # None: no token of the ledger is asked for
     nodes: bool = False  # whether a token of role `node` may call it too
+    join: bool = False  # whether it is part of joining: for join tokens too, and where it is for nodes also for an admin
+    reach: Reach = Reach.CLUSTER  # closed by default: a token that is bound to projects may not
     where: Where = Where.READ
     query: type[msgspec.Struct] = NoQuery
     body: type[msgspec.Struct] | None = None
@@ -84,6 +88,7 @@ class Route:
     own_token: bool = False  # asks for a token that is none of the ledger's tokens, and checks it itself
     any_host: bool = False  # answered under any host name: for probes
     hidden: bool = False  # not part of the API: pages and files
+    closed: Callable[[Unauthenticated], web.Response] | None = None  # what says 401 instead of a problem: for browsers
     keyed: bool = True  # whether an Idempotency-Key may stand for the id of the ledger's command
 
 

@@ -140,7 +140,9 @@ class Services:
     renew: Callable[[str, str], bool]  # (attempt, token) -> renewed; only asked while this node leads
     views: Callable[[], Sequence[NodeView]]  # of the leader; empty elsewhere
     logs: Logs
+    own_token: Callable[[str, str], bool] = lambda attempt, token: False  # whether this is the attempt's own; false where no key is
     auth: bool = True
+    tls: bool = False  # whether this cluster's listeners are TLS; its nodes then prove by certificate who they are
     leave: Callable[[str], Awaitable[None]] | None = None  # leader: takes a node out of the Raft members before it is removed
     entry: Callable[[Envelope], bytes] = encode_envelope  # a command as the cluster understands it; raises where it does not yet
     snapshot: Callable[[Path], Any] | None = None  # writes a copy of the ledger, in any thread

@@ -19,13 +19,11 @@ import msgspec
 
 from igor_node.ledger import commands, schema
 from igor_node.ledger.apply_cluster import (
-    create_token,
     found_cluster,
     node_changed,
     raise_ledger_version,
     register_node,
     remove_node,
-    revoke_token,
 )
 from igor_node.ledger.apply_ends import cancel_run
 from igor_node.ledger.apply_placements import assign_stages, explain_waits
@@ -34,6 +32,7 @@ from igor_node.ledger.apply_pushes import pause_jobs, push_project, resume_jobs
 from igor_node.ledger.apply_reports import attempts_lost, report_events
 from igor_node.ledger.apply_runs import create_run, fire_runs
 from igor_node.ledger.apply_staged import stage_push
+from igor_node.ledger.apply_tokens import create_token, end_session, log_in, revoke_token
 from igor_node.ledger.commands import Command, Refused, Result, decode_result, encode_result
 from igor_node.ledger.transaction import LATEST, BrokenInvariant, Transaction
 from igor_node.ledger.versions import INSTALL, Apply, CommandSet, Step
@@ -50,6 +49,8 @@ APPLY: Mapping[type[Command], Apply] = {
     commands.RemoveNode: remove_node,
     commands.CreateToken: create_token,
     commands.RevokeToken: revoke_token,
+    commands.LogIn: log_in,
+    commands.EndSession: end_session,
     commands.PushProject: push_project,
     commands.StagePush: stage_push,
     commands.PauseJobs: pause_jobs,

@@ -1,10 +1,9 @@
-"""How the ledger changes when a cluster is founded or its version raised, when nodes come, go and fall silent, and tokens are made and revoked."""
+"""How the ledger changes when a cluster is founded or its version raised, when nodes come, go and fall silent."""
 
 from __future__ import annotations
 
 from igor_node.ledger import schema
 from igor_node.ledger.commands import (
-    CreateToken,
     Done,
     FoundCluster,
     NodeChanged,
@@ -13,7 +12,6 @@ from igor_node.ledger.commands import (
     RegisterNode,
     RemoveNode,
     Result,
-    RevokeToken,
 )
 from igor_node.ledger.transaction import BrokenInvariant, Transaction, to_json
 from igor_node.ledger.versions import INSTALL
@@ -101,7 +99,8 @@ def _take_token(tx: Transaction, command: RegisterNode) -> Refused | None:
     if tx.one(schema.SELECT_TOKEN_BY_HASH, command.token_hash) is not None:
         return Refused("Conflict", "this token has been registered under another id")
     tx.execute(schema.REVOKE_TOKENS_OF_NODE, (tx.time, command.node))
-    tx.execute(schema.INSERT_TOKEN, (command.token_id, command.token_hash, Role.NODE, f"node {command.name}", None, command.node, tx.time, None))
+    name = f"node {command.name}"
+    tx.execute(schema.INSERT_TOKEN, (command.token_id, command.token_hash, Role.NODE, name, "[]", command.node, None, tx.actor, tx.time, None))
     tx.touch("tokens")
     return None
 
@@ -129,25 +128,3 @@ def remove_node(tx: Transaction, command: RemoveNode) -> Result:
         return Refused("Conflict", f"node {row[0]} has {going_on} attempts that have not ended", "drain it first, or wait for them")
     _remove(tx, command.node, row[0], command.reason)
     return Done({"node": command.node})
-
-
-def create_token(tx: Transaction, command: CreateToken) -> Result:
-    if command.role not in tuple(Role):
-        return Refused("Invalid", f'"{command.role}" is not a role', f"expected one of {', '.join(Role)}")
-    if tx.one(schema.SELECT_TOKEN, command.token) is not None or tx.one(schema.SELECT_TOKEN_BY_HASH, command.hash) is not None:
-        return Refused("Conflict", f"there is a token {command.token} already", "make another one")
-    tx.execute(schema.INSERT_TOKEN, (command.token, command.hash, command.role, command.name, command.project, None, tx.time, command.expires_at))
-    tx.event("token", action="created", token=command.token, role=command.role, name=command.name)
-    tx.touch("tokens")
-    return Done({"token": command.token})
-
-
-def revoke_token(tx: Transaction, command: RevokeToken) -> Result:
-    known = tx.one(schema.SELECT_TOKEN, command.token)
-    if known is None:
-        return Refused("NotFound", f"no token has the id {command.token}", "igor token list shows them")
-    if known[1] is None:
-        tx.execute(schema.REVOKE_TOKEN, (tx.time, command.token))
-        tx.event("token", action="revoked", token=command.token)
-        tx.touch("tokens")
-    return Done({"token": command.token})

@@ -1,4 +1,5 @@
-"""What the ledger forgets: old ended runs with all that hangs on them, results and keys of commands, events.
+"""What the ledger forgets: old ended runs with all that hangs on them, results and keys of commands, events, tokens that
+ended.
 
 A job's row is never forgotten, and with it `decided_until`: a fire whose run is pruned is not made again.
 """
@@ -27,6 +28,8 @@ def prune(tx: Transaction, command: Prune) -> Result:
         tx.execute(schema.PRUNE_RESULTS, (id_floor(results_before), ROWS_PER_PRUNE)).rowcount,
         tx.execute(schema.PRUNE_KEYS, (results_before, ROWS_PER_PRUNE)).rowcount,
         tx.execute(schema.PRUNE_EVENTS, (ROWS_PER_PRUNE, min(command.events_before, tx.time))).rowcount,
+        tx.execute(schema.PRUNE_TOKENS, (min(command.runs_before, tx.time), ROWS_PER_PRUNE)).rowcount,
+        tx.execute(schema.PRUNE_ENDED_SESSIONS, (tx.time, ROWS_PER_PRUNE)).rowcount,
     ]
     if runs or counts[0]:
         before = tx.one(schema.GET_META, "pruned_before")

@@ -65,16 +65,39 @@ class RemoveNode(Command, frozen=True, kw_only=True, omit_defaults=True, tag="re
 
 
 class CreateToken(Command, frozen=True, kw_only=True, omit_defaults=True, tag="create_token"):
+    """`projects`: it is good for these alone; none: for all. `by`: the token that makes it, which must still be good when this is applied."""
+
     token: str  # its id
     hash: str
     role: str
     name: str = ""
-    project: str | None = None
+    projects: tuple[str, ...] = ()
     expires_at: int | None = None
+    by: str = ""
 
 
 class RevokeToken(Command, frozen=True, kw_only=True, omit_defaults=True, tag="revoke_token"):
     token: str
+
+
+class LogIn(Command, frozen=True, kw_only=True, omit_defaults=True, tag="log_in"):
+    """A person whom the provider of identities vouches for: a token that ends by itself. Earlier log-ins of the same `subject` end when they are
+    wider than this one, or too many. `role` "": the provider knows the person, the settings give them nothing; all their log-ins end."""
+
+    token: str
+    hash: str
+    subject: str  # the provider's, with its issuer: never given to another person
+    name: str
+    role: str
+    projects: tuple[str, ...] = ()
+    expires_at: int
+
+
+class EndSession(Command, frozen=True, kw_only=True, omit_defaults=True, tag="end_session"):
+    """Somebody logged out of the page: the session's cookie is refused from now on, until it would have ended by itself."""
+
+    session: str
+    until: int
 
 
 # --- definitions
@@ -235,6 +258,8 @@ AnyCommand = (
     | RemoveNode
     | CreateToken
     | RevokeToken
+    | LogIn
+    | EndSession
     | PushProject
     | StagePush
     | PauseJobs

@@ -6,11 +6,12 @@ The comparison is rules/audit.py's. The fires loop asks too, for the segments th
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 import msgspec
 
 from igor_node.definitions.jobs import Job
-from igor_node.ledger.query_jobs import spec_at
+from igor_node.ledger.query_jobs import spec_at, within
 from igor_node.words import NotFound
 
 AUDIT_ROWS = 200_000  # runs of one job that one audit looks at; more must be asked for in shorter spans
@@ -67,9 +68,10 @@ class AuditJob(msgspec.Struct, frozen=True, kw_only=True):
     pruned_before: int
 
 
-def audit_jobs(connection: sqlite3.Connection, job_id: str | None = None) -> list[str]:
-    """Ids of all jobs there ever were (removed ones too), or just this one; by id."""
-    rows = connection.execute("SELECT job FROM jobs WHERE ? IS NULL OR job = ? ORDER BY job", (job_id, job_id))
+def audit_jobs(connection: sqlite3.Connection, job_id: str | None = None, projects: Sequence[str] = ()) -> list[str]:
+    """Ids of all jobs there ever were (removed ones too), or just this one; by id. `projects`: only of these."""
+    statement = f"SELECT job FROM jobs WHERE (? IS NULL OR job = ?) {within(projects)} ORDER BY job"
+    rows = connection.execute(statement, (job_id, job_id, *projects))
     return [row[0] for row in rows]
 
 

@@ -95,8 +95,10 @@ class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     role: str
     name: str
-    project: str | None
+    projects: tuple[str, ...]
     node: str | None
+    subject: str | None
+    made_by: str
     created_at: int
     expires_at: int | None
     revoked_at: int | None
@@ -105,7 +107,7 @@ class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-_TOKENS = "SELECT token, role, name, project, node, created_at, expires_at, revoked_at FROM tokens"
+_TOKENS = "SELECT token, role, name, projects, node, subject, made_by, created_at, expires_at, revoked_at FROM tokens"
 
 
 def tokens(connection: sqlite3.Connection) -> list[TokenRow]:
@@ -113,4 +115,7 @@ def tokens(connection: sqlite3.Connection) -> list[TokenRow]:
 
 
 def _token(row: Sequence[Any]) -> TokenRow:
-    return TokenRow(token=row[0], role=row[1], name=row[2], project=row[3], node=row[4], created_at=row[5], expires_at=row[6], revoked_at=row[7])
+    return TokenRow(
+        token=row[0], role=row[1], name=row[2], projects=tuple(msgspec.json.decode(row[3])), node=row[4], subject=row[5], made_by=row[6],
+        created_at=row[7], expires_at=row[8], revoked_at=row[9],
+    )  # fmt: skip

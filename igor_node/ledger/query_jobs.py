@@ -18,6 +18,12 @@ from igor_node.words import Conflict, NotFound
 
 JOBS_PER_PAGE = 1_000  # CONTRACT: `limit` is at most this
 
+
+def within(projects: Sequence[str], column: str = "project") -> str:
+    """A condition for what a token that is bound to projects may see; it takes these as parameters. Empty for all."""
+    return f"AND {column} IN ({','.join('?' * len(projects))})" if projects else ""
+
+
 # --- projects
 
 
@@ -133,10 +139,13 @@ FROM jobs JOIN definitions ON definitions.job = jobs.job AND definitions.version
 WHERE jobs.removed_at IS NULL {{}} ORDER BY jobs.job LIMIT ?"""
 
 
-def jobs(connection: sqlite3.Connection, *, project: str | None = None, after: str = "", limit: int = JOBS_PER_PAGE) -> list[JobRow]:
-    """Jobs by id, of one project or of all; `after` is the id of the last one of the page before."""
+def jobs(
+    connection: sqlite3.Connection, *, project: str | None = None, after: str = "", limit: int = JOBS_PER_PAGE, projects: Sequence[str] = ()
+) -> list[JobRow]:
+    """Jobs by id, of one project or of all; `after` is the id of the last one of the page before. `projects`: only of these."""
     first, behind = span_of(project) if project is not None else ("", "\U0010ffff")
-    rows = connection.execute(_JOBS.format("AND jobs.job > ? AND jobs.job >= ? AND jobs.job < ?"), (after, first, behind, limit))
+    condition = f"AND jobs.job > ? AND jobs.job >= ? AND jobs.job < ? {within(projects, 'jobs.project')}"
+    rows = connection.execute(_JOBS.format(condition), (after, first, behind, *projects, limit))
     return [_job(row) for row in rows]
 
 
@@ -145,21 +154,22 @@ def schedulable(connection: sqlite3.Connection) -> list[JobRow]:
     return [row for row in jobs(connection, limit=-1) if row.spec.schedules]
 
 
-def job(connection: sqlite3.Connection, name_or_id: str, *, count_live: bool = True) -> JobRow:
+def job(connection: sqlite3.Connection, name_or_id: str, *, count_live: bool = True, projects: Sequence[str] = ()) -> JobRow:
     """By `project/name`, or by the name alone where only one project has it. Raises NotFound, or Conflict where it is ambiguous.
 
     Whoever only acts on the job spares the ledger a count of its thousands of live runs.
     """
     statement = _JOBS if count_live else _JOBS.replace(_COUNT_LIVE, "NULL")
-    return _job(connection.execute(statement.format("AND jobs.job = ?"), (resolve_job(connection, name_or_id), 1)).fetchone())
+    return _job(connection.execute(statement.format("AND jobs.job = ?"), (resolve_job(connection, name_or_id, projects=projects), 1)).fetchone())
 
 
-def resolve_job(connection: sqlite3.Connection, name_or_id: str, *, removed: bool = False) -> str:
-    """The id of a job that a person named. `removed`: also one that is no longer defined (its history stays)."""
+def resolve_job(connection: sqlite3.Connection, name_or_id: str, *, removed: bool = False, projects: Sequence[str] = ()) -> str:
+    """The id of a job that a person named. `removed`: also one that is no longer defined (its history stays). `projects`: as if there were no other
+    ones, so that nothing can be learned of those."""
     column = "job" if "/" in name_or_id else "name"
     rows = connection.execute(
-        f"SELECT job, removed_at FROM jobs WHERE {column} = ? AND (removed_at IS NULL OR ?) ORDER BY removed_at IS NOT NULL, job",
-        (name_or_id, removed),
+        f"SELECT job, removed_at FROM jobs WHERE {column} = ? AND (removed_at IS NULL OR ?) {within(projects)} ORDER BY removed_at IS NOT NULL, job",
+        (name_or_id, removed, *projects),
     ).fetchall()
     found = [row[0] for row in rows if row[1] is None] or [row[0] for row in rows]
     if not found:

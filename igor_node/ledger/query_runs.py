@@ -6,13 +6,14 @@ an index that is small or in the order of the page, however many runs are kept. 
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from igor_node.ledger.query_jobs import resolve_job
+from igor_node.ledger.query_jobs import resolve_job, within
 from igor_node.ledger.schema import attempt_id
 from igor_node.words import RUN_ENDS, RUN_LIVE, SECOND, Conflict, Malformed, NotFound, RunState, format_instant, id_floor, parse_instant
 
@@ -40,18 +41,30 @@ def runs(
     limit: int = 100,
     cursor: str | None = None,
     with_stages: bool = True,
+    projects: Sequence[str] = (),
 ) -> RunPage:
-    """Newest first (by creation). `job`: an id; `states`: any of words.RunState, or `live` for all that have not ended. Raises Malformed."""
+    """Newest first (by creation). `job`: an id; `states`: any of words.RunState, or `live` for all that have not ended. `projects`: only of these.
+    Raises Malformed."""
     limit = max(1, min(limit, RUNS_PER_PAGE))
     wanted = _states(states)
-    if wanted and not wanted - _TROUBLES:
-        ids = _trouble_ids(connection, job, sorted(wanted), since, limit + 1, cursor)
-    elif wanted and wanted <= set(RUN_LIVE):
-        ids = _live_ids(connection, job, wanted, since, limit + 1, cursor)
+    if wanted and wanted <= set(RUN_LIVE):
+        ids = _live_ids(connection, job, wanted, since, limit + 1, cursor, projects)
     else:
-        ids = _ids(connection, job, wanted, since, limit + 1, cursor)
+
+        def of(one: str | None) -> list[str]:
+            if wanted and not wanted - _TROUBLES:
+                return _trouble_ids(connection, one, sorted(wanted), since, limit + 1, cursor)
+            return _ids(connection, one, wanted, since, limit + 1, cursor)
+
+        ids = _of_projects(connection, projects, of, limit + 1) if projects and job is None else of(job)
     items = [run(connection, one, with_stages=with_stages) for one in ids[:limit]]
     return RunPage(items=items, next=ids[limit - 1] if len(ids) > limit else None)
+
+
+def _of_projects(connection: sqlite3.Connection, projects: Sequence[str], of: Callable[[str], list[str]], limit: int) -> list[str]:
+    """Each job's latest, merged: as quick as the projects have jobs, however many runs there are of others."""
+    jobs = connection.execute(f"SELECT job FROM jobs WHERE 1 {within(projects)} ORDER BY job", tuple(projects)).fetchall()
+    return heapq.nlargest(limit, (run for (job,) in jobs for run in of(job)))
 
 
 def _states(states: Sequence[str]) -> frozenset[str]:
@@ -83,16 +96,23 @@ def _trouble_ids(
 
 
 def _live_ids(
-    connection: sqlite3.Connection, job: str | None, wanted: frozenset[str], since: int | None, limit: int, cursor: str | None
+    connection: sqlite3.Connection,
+    job: str | None,
+    wanted: frozenset[str],
+    since: int | None,
+    limit: int,
+    cursor: str | None,
+    projects: Sequence[str],
 ) -> list[str]:
     """Runs that have not ended: read from the small index of live runs whole, then sorted."""
     low, created, high = _bounds(since, cursor)
     marks = ",".join("?" * len(wanted))
     statement = (
         "SELECT id FROM runs INDEXED BY runs_live WHERE ended_at IS NULL "
-        f"AND id >= ? AND id < ? AND created_at >= ? AND state IN ({marks}) {'AND job = ?' if job is not None else ''} ORDER BY id DESC LIMIT ?"
+        f"AND id >= ? AND id < ? AND created_at >= ? AND state IN ({marks}) {'AND job = ?' if job is not None else ''} {within(projects)} "
+        "ORDER BY id DESC LIMIT ?"
     )
-    arguments = (low, high, created, *sorted(wanted), *((job,) if job is not None else ()), limit)
+    arguments = (low, high, created, *sorted(wanted), *((job,) if job is not None else ()), *projects, limit)
     return [row[0] for row in connection.execute(statement, arguments)]
 
 
@@ -168,13 +188,16 @@ def _tries(connection: sqlite3.Connection, run_id: str) -> dict[tuple[str, int],
     return found
 
 
-def find_run(connection: sqlite3.Connection, words: str) -> str:
-    """The id behind an id, a prefix of one, `JOB@latest`, `JOB@failed` or `JOB@TIME`. Raises NotFound, Conflict (ambiguous) or Malformed."""
+def find_run(connection: sqlite3.Connection, words: str, *, projects: Sequence[str] = ()) -> str:
+    """The id behind an id, a prefix of one, `JOB@latest`, `JOB@failed` or `JOB@TIME`. `projects`: as if there were no runs of others. Raises
+    NotFound, Conflict (ambiguous) or Malformed."""
     if "@" in words:
-        return _run_of_job(connection, *words.rsplit("@", 1))
+        name, which = words.rsplit("@", 1)
+        return _run_of_job(connection, name, which, projects)
     if not words:
         raise Malformed("a run is named by an id, a prefix of one, JOB@latest, JOB@failed or JOB@TIME")
-    rows = connection.execute("SELECT id FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT 3", (words, words + "~")).fetchall()
+    statement = f"SELECT id FROM runs WHERE id >= ? AND id < ? {within(projects)} ORDER BY id LIMIT 3"
+    rows = connection.execute(statement, (words, words + "~", *projects)).fetchall()
     if not rows:
         raise NotFound(f'no run has the id "{words}"', hint="igor runs lists them; ended runs are pruned after a time")
     if len(rows) > 1 and rows[0][0] != words:
@@ -182,8 +205,8 @@ def find_run(connection: sqlite3.Connection, words: str) -> str:
     return str(rows[0][0])
 
 
-def _run_of_job(connection: sqlite3.Connection, name: str, which: str) -> str:
-    job_id = resolve_job(connection, name, removed=True)
+def _run_of_job(connection: sqlite3.Connection, name: str, which: str, projects: Sequence[str]) -> str:
+    job_id = resolve_job(connection, name, removed=True, projects=projects)
     if which == "latest":
         statement, arguments = "SELECT id FROM runs WHERE job = ? ORDER BY id DESC LIMIT 1", (job_id,)
     elif which == "failed":

@@ -80,12 +80,27 @@ REMOVE_NODE = "UPDATE nodes SET removed_at = ?, state = 'lost', reason = ?, chan
 
 TOKENS = """
 CREATE TABLE tokens(
-  token TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, role TEXT NOT NULL, name TEXT NOT NULL, project TEXT, node TEXT,
-  created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER
+  token TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, role TEXT NOT NULL, name TEXT NOT NULL, projects TEXT NOT NULL, node TEXT, subject TEXT,
+  made_by TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER
 ) STRICT, WITHOUT ROWID"""
-SELECT_TOKEN = "SELECT hash, revoked_at FROM tokens WHERE token = ?"
+"""`hash`: SHA-256 of the secret, as hex digits. `projects`: JSON list, empty for all. `node`: whose own token it is. `subject`: of a log-in."""
+TOKENS_OF_SUBJECT = "CREATE INDEX tokens_of_subject ON tokens(subject, created_at) WHERE subject IS NOT NULL"
+SELECT_TOKEN = "SELECT hash, revoked_at, expires_at FROM tokens WHERE token = ?"
 SELECT_TOKEN_BY_HASH = "SELECT token FROM tokens WHERE hash = ?"
-INSERT_TOKEN = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+INSERT_TOKEN = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+COUNT_TOKENS = "SELECT count(*) FROM tokens WHERE node IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)"
+SELECT_LOGINS = """
+SELECT token, role, projects FROM tokens WHERE subject = ? AND revoked_at IS NULL AND expires_at > ? ORDER BY created_at DESC, token DESC"""
+PRUNE_TOKENS = """
+DELETE FROM tokens WHERE token IN (
+  SELECT token FROM tokens WHERE node IS NULL AND (revoked_at < ?1 OR expires_at < ?1) ORDER BY token LIMIT ?2)"""
+"""Never those of nodes: a node that comes back would get the old secret again."""
+
+ENDED_SESSIONS = "CREATE TABLE ended_sessions(session TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+"""Sessions of the page that somebody logged out of before their end."""
+INSERT_ENDED_SESSION = "INSERT OR IGNORE INTO ended_sessions VALUES (?, ?)"
+COUNT_ENDED_SESSIONS = "SELECT count(*) FROM ended_sessions"
+PRUNE_ENDED_SESSIONS = "DELETE FROM ended_sessions WHERE session IN (SELECT session FROM ended_sessions WHERE until < ? ORDER BY session LIMIT ?)"
 REVOKE_TOKEN = "UPDATE tokens SET revoked_at = ? WHERE token = ? AND revoked_at IS NULL"
 REVOKE_TOKENS_OF_NODE = "UPDATE tokens SET revoked_at = ? WHERE node = ? AND revoked_at IS NULL"
 
@@ -291,7 +306,8 @@ PRUNE_EVENTS = """
 DELETE FROM events WHERE number IN (SELECT number FROM (SELECT number, at FROM events ORDER BY number LIMIT ?) WHERE at < ?)"""
 
 TABLES = (
-    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, TOKENS, PROJECTS, VERSIONS, STAGED, DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
+    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, STAGED,
+    DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
     RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, STRETCHES, STAGES, STAGES_QUEUED,
     ATTEMPTS, ATTEMPTS_OPEN, TRIES, EVENTS,
 )  # fmt: skip

@@ -117,13 +117,14 @@ class DirectCluster:
     def _committed(self, index: int, topics: frozenset[str]) -> None:
         self.changes.notify(index, topics)
 
-    def add(self, node: str, address: str = "127.0.0.1:1", *, voter: bool = True) -> DirectReplica:
+    def add(self, node: str, address: str = "127.0.0.1:1", *, voter: bool = True, token_hash: str = "") -> DirectReplica:
         """A node with its row in the ledger. The first one leads."""
         replica = self.replicas[node] = DirectReplica(self, node)
         if voter:
             self.members = Members(voters=tuple(sorted((*self.members.voters, Member(node, address)))))
             self.apply(Kind.MEMBERS, msgspec.msgpack.encode(self.members))
-        self.do(commands.RegisterNode(node=node, name=node, address=address, slots=4, version="test"))
+        token = f"n-{node}" if token_hash else ""
+        self.do(commands.RegisterNode(node=node, name=node, address=address, slots=4, version="test", token_id=token, token_hash=token_hash))
         self.leader = self.leader or node
         return replica
 

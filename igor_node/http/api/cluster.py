@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sqlite3
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -12,14 +11,16 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from igor_node import stream
-from igor_node.http import auth, quorum
+from igor_node.http import quorum
 from igor_node.http.api.jobs import text
 from igor_node.http.auth import compose_token, derive_secret, hash_secret
-from igor_node.http.dispatch import Call
+from igor_node.http.dispatch import Call, given_token
 from igor_node.http.openapi import describe_routes
+from igor_node.http.permissions import Reach
 from igor_node.http.problems import NotHere
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.http.services import NodeView
+from igor_node.http.sessions import cookie_name
 from igor_node.ledger import commands, query_attempts, query_cluster, query_live
 from igor_node.words import NAME, SECOND, Conflict, Denied, Invalid, NodeState, NotFound, Role, Unauthenticated, Unavailable, WrongHost, new_id
 from raft.interface import Halted, NotLeader, Unknown
@@ -318,7 +319,6 @@ async def renew(call: Call) -> Any:
     status = services.replica.status()
     if status.quorum and status.leader is not None:
         raise NotHere(services.leader_address())
-    await check_renewal(call, attempt, token)
     if not me:
         raise Unavailable("this node is no voter and knows no leader", hint="ask a voter")
     return {
@@ -347,25 +347,6 @@ async def report(call: Call) -> Any:
     except (NotLeader, Unknown, Halted) as problem:
         raise Unavailable(f"the events are not committed: {problem}", hint="send them again") from None
     return {"renewed": True, "upto": done["upto"].get(attempt, 0)}
-
-
-def given_token(request: web.Request) -> str:
-    kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not token:
-        raise Unauthenticated("a renewal needs the attempt's own token", hint="send Authorization: Bearer TOKEN")
-    return token.strip()
-
-
-async def check_renewal(call: Call, attempt: str, token: str) -> None:
-    """Without a leader the ledger still knows whose token this is."""
-
-    def known(connection: sqlite3.Connection) -> str | None:
-        row = query_attempts.attempt(connection, attempt)
-        return row.renew_hash if row is not None else None
-
-    expected = await call.services.reads.query(known)
-    if expected is None or not auth.same(expected, hash_secret(token)):
-        raise Unauthenticated("the attempt or its token is not known here")
 
 
 # --- health
@@ -410,19 +391,20 @@ async def metrics(call: Call) -> web.Response:
 
 
 async def openapi(call: Call) -> Any:
-    return describe_routes(call.front.routes, call.services.me.version)
+    return describe_routes(call.front.routes, call.services.me.version, cookie_name(call.services.me.cluster, tls=call.services.tls))
 
 
 ROUTES = (
-    Route(method="GET", path="/v1/cluster", handler=show_cluster, summary="The cluster: leader, voters, nodes, where the ledger stands", nodes=True),
+    Route(method="GET", path="/v1/cluster", handler=show_cluster, summary="The cluster: leader, voters, nodes, where the ledger stands", nodes=True,
+          reach=Reach.OPEN),
     Route(method="GET", path="/v1/leader", handler=show_leader, summary="Who leads, as this node knows", nodes=True, where=Where.HERE,
-          answer=LeaderAnswer),
+          reach=Reach.OPEN, answer=LeaderAnswer),
     Route(method="GET", path="/v1/node", handler=show_node, summary="This very node, and where it reaches the others", nodes=True, where=Where.HERE,
-          answer=NodeAnswer),
-    Route(method="GET", path="/v1/nodes", handler=list_nodes, summary="The nodes", nodes=True),
+          reach=Reach.OPEN, answer=NodeAnswer),
+    Route(method="GET", path="/v1/nodes", handler=list_nodes, summary="The nodes", nodes=True, reach=Reach.OPEN),
     Route(method="GET", path="/v1/nodes/live", handler=live_nodes, summary="What the leader knows from heartbeats", nodes=True, where=Where.HERE),
     Route(
-        method="POST", path="/v1/nodes", handler=join, summary="Join: register a node", role=Role.NODE, where=Where.WRITE, body=JoinBody,
+        method="POST", path="/v1/nodes", handler=join, summary="Join: register a node", role=Role.NODE, join=True, where=Where.WRITE, body=JoinBody,
         statuses=(201, 200),
     ),
     Route(
@@ -454,5 +436,6 @@ ROUTES = (
     Route(method="GET", path="/healthz", handler=healthz, summary="Alive", role=None, where=Where.HERE, any_host=True),
     Route(method="GET", path="/readyz", handler=readyz, summary="Quorum and caught up", role=None, where=Where.HERE, any_host=True),
     Route(method="GET", path="/metrics", handler=metrics, summary="Figures for Prometheus", nodes=True, where=Where.HERE),
-    Route(method="GET", path="/v1/openapi.json", handler=openapi, summary="This API as OpenAPI 3.1", nodes=True, where=Where.HERE),
+    Route(method="GET", path="/v1/openapi.json", handler=openapi, summary="This API as OpenAPI 3.1", nodes=True, where=Where.HERE,
+          reach=Reach.OPEN),
 )  # fmt: skip

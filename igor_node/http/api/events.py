@@ -9,6 +9,7 @@ from aiohttp import web
 
 from igor_node.http.dispatch import Call, igor_headers
 from igor_node.http.events import event_json
+from igor_node.http.permissions import Reach
 from igor_node.http.routes import Route, Struct
 from igor_node.ledger import query_events
 from igor_node.words import Malformed
@@ -37,7 +38,7 @@ async def events(call: Call) -> Any:
         if transport is not None:
             transport.abort()
 
-    async with aclosing(hub.follow(last_id, drop)) as pieces:
+    async with aclosing(hub.follow(last_id, drop, call.projects)) as pieces:
         async for piece in pieces:
             await response.write(piece)
     return response
@@ -59,6 +60,8 @@ async def last_events(call: Call, count: int) -> Any:
 
     def tail(connection: Any) -> tuple[list[query_events.EventRow], int]:
         first, newest = query_events.event_bounds(connection)
+        if call.projects:
+            return query_events.last_events(connection, count, call.projects), newest
         return query_events.events_since(connection, max(first - 1, newest - count), count), newest
 
     rows, newest = await call.read(tail)
@@ -67,7 +70,7 @@ async def last_events(call: Call, count: int) -> Any:
 
 ROUTES = (
     Route(
-        method="GET", path="/v1/events", handler=events, summary="What happens, as server-sent events", query=EventsQuery,
+        method="GET", path="/v1/events", handler=events, summary="What happens, as server-sent events", query=EventsQuery, reach=Reach.LIST,
         stream="text/event-stream",
     ),
 )  # fmt: skip

@@ -12,9 +12,9 @@ import msgspec
 from igor_node.definitions.jobs import Job, Schedule
 from igor_node.definitions.preview import describe, next_fires
 from igor_node.definitions.values import check_params
-from igor_node.http import auth
 from igor_node.http.dispatch import Call
 from igor_node.http.limits import QUERY_DEFAULT, SCHEDULE_LIMIT, UPCOMING_LIMIT
+from igor_node.http.permissions import Reach
 from igor_node.http.routes import JOB, Reply, Route, Struct, Where
 from igor_node.ledger import commands, query_jobs, query_runs
 from igor_node.ledger.query_jobs import JobRow
@@ -78,7 +78,7 @@ async def list_jobs(call: Call) -> Any:
     now = call.now()
 
     def page(connection: sqlite3.Connection) -> dict[str, Any]:
-        rows = query_jobs.jobs(connection, project=query.project, after=query.cursor or "", limit=query.limit + 1)
+        rows = query_jobs.jobs(connection, project=query.project, after=query.cursor or "", limit=query.limit + 1, projects=call.projects)
         shown = rows[: query.limit]
         return {
             "items": [job_json(row, now, recent(connection, row.job)) for row in shown],
@@ -92,7 +92,7 @@ async def show_job(call: Call) -> Any:
     name, now = call.part("job"), call.now()
 
     def one(connection: sqlite3.Connection) -> dict[str, Any]:
-        row = query_jobs.job(connection, name)
+        row = query_jobs.job(connection, name, projects=call.projects)
         return {
             **job_json(row, now, recent(connection, row.job)),
             "definition": msgspec.to_builtins(row.spec),
@@ -172,7 +172,9 @@ async def list_upcoming(call: Call) -> Any:
     now = call.now()
 
     def rows(connection: sqlite3.Connection) -> list[JobRow]:
-        return [query_jobs.job(connection, query.job)] if query.job is not None else query_jobs.schedulable(connection)
+        if query.job is not None:
+            return [query_jobs.job(connection, query.job, projects=call.projects)]
+        return [row for row in query_jobs.schedulable(connection) if call.caller.sees(row.project)]
 
     jobs = await call.read(rows)
     timetables = [(row.job, JobTimetable(row.spec), pause_of(row)) for row in jobs]
@@ -232,11 +234,9 @@ def read_instant(field: str, value: str) -> Instant:
 
 
 async def resolve(call: Call) -> JobRow:
-    """The job of the path, where the caller may act on its project."""
+    """The job of the path. One of a project that is not the caller's is not there."""
     name = call.part("job")
-    row = await call.read(lambda connection: query_jobs.job(connection, name, count_live=False))
-    auth.check_project(call.caller, row.project)
-    return row
+    return await call.read(lambda connection: query_jobs.job(connection, name, count_live=False, projects=call.projects))
 
 
 async def run_job(call: Call) -> Any:
@@ -298,14 +298,16 @@ def warnings(handed_out: Sequence[dict[str, Any]]) -> list[str]:
 
 
 ROUTES = (
-    Route(method="GET", path="/v1/jobs", handler=list_jobs, summary="Jobs, by project and name", query=JobsQuery),
-    Route(method="GET", path=f"/v1/jobs/{JOB}", handler=show_job, summary="One job: schedule, next fires, last runs, definition"),
+    Route(method="GET", path="/v1/jobs", handler=list_jobs, summary="Jobs, by project and name", query=JobsQuery, reach=Reach.LIST),
+    Route(method="GET", path=f"/v1/jobs/{JOB}", handler=show_job, summary="One job: schedule, next fires, last runs, definition",
+          reach=Reach.THING),
     Route(
         method="POST",
         path=f"/v1/jobs/{JOB}/runs",
         handler=run_job,
         summary="Run a job on demand",
         role=Role.OPERATOR,
+        reach=Reach.THING,
         where=Where.WRITE,
         body=RunBody,
         statuses=(201, 200),
@@ -313,15 +315,15 @@ ROUTES = (
     ),
     Route(
         method="POST", path=f"/v1/jobs/{JOB}/pause", handler=pause_job, summary="Let a job's schedule make no more runs", role=Role.OPERATOR,
-        where=Where.WRITE, body=PauseBody,
+        reach=Reach.THING, where=Where.WRITE, body=PauseBody,
     ),
     Route(
         method="POST", path=f"/v1/jobs/{JOB}/resume", handler=resume_job, summary="Let a paused job's schedule go on", role=Role.OPERATOR,
-        where=Where.WRITE, body=ResumeBody,
+        reach=Reach.THING, where=Where.WRITE, body=ResumeBody,
     ),
-    Route(method="GET", path="/v1/upcoming", handler=list_upcoming, summary="Fires that are to come", query=UpcomingQuery),
+    Route(method="GET", path="/v1/upcoming", handler=list_upcoming, summary="Fires that are to come", query=UpcomingQuery, reach=Reach.LIST),
     Route(
         method="POST", path="/v1/schedule", handler=explain_schedule, summary="What a schedule means: in words, and its next fires",
-        where=Where.HERE, body=ScheduleBody,
+        where=Where.HERE, body=ScheduleBody, reach=Reach.OPEN,
     ),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from igor_node.http import forward
 from igor_node.http.api.cluster import base_url
 from igor_node.http.dispatch import Call, igor_headers
 from igor_node.http.limits import LOG_CHUNK_LINES, LOG_FOLLOW_WAIT_S, PING_S
+from igor_node.http.permissions import Reach
 from igor_node.http.routes import RUN, Route, Struct, Where
 from igor_node.ledger import query_cluster, query_runs
 from igor_node.output import LogLine, LogPiece
@@ -109,7 +110,7 @@ def read_position(text: str | None) -> Position:
 
 async def look(call: Call) -> Source:
     words, query = call.part("run"), call.query
-    run = await call.read(lambda connection: query_runs.run(connection, query_runs.find_run(connection, words)))
+    run = await call.read(lambda connection: query_runs.run(connection, query_runs.find_run(connection, words, projects=call.projects)))
     stages = run["stages"]
     if query.stage is not None:
         stages = [stage for stage in stages if stage["name"] == query.stage]
@@ -331,7 +332,7 @@ async def local_piece(call: Call, attempt: str, try_n: int, offset: int, limit: 
 ROUTES = (
     Route(
         method="GET", path=f"/v1/runs/{RUN}/logs", handler=logs, summary="What a run wrote; with follow=1 as it comes, as lines of JSON",
-        query=LogsQuery, stream="application/x-ndjson",
+        query=LogsQuery, stream="application/x-ndjson", reach=Reach.THING,
     ),
     Route(
         method="GET", path="/v1/nodes/logs", handler=node_logs, summary="Between nodes: output that lies on this machine", role=Role.NODE,

@@ -13,10 +13,10 @@ import msgspec
 
 from igor_node.definitions.jobs import Job, encode_job
 from igor_node.definitions.load import check_objects
-from igor_node.http import auth
 from igor_node.http.api.jobs import coming, handed_out_json, text, warnings
 from igor_node.http.dispatch import Call, part_id
 from igor_node.http.limits import PUSH_BODY_LIMIT_BYTES, PUSH_WITHIN_S
+from igor_node.http.permissions import Reach
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.ledger import commands, query_jobs
 from igor_node.ledger.apply_staged import PART_BYTES, STAGED_LIMIT_BYTES
@@ -38,7 +38,7 @@ class PushBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 async def list_projects(call: Call) -> Any:
     rows = await call.read(query_jobs.projects)
-    return {"items": [version_json(row) for row in rows], "next": None}
+    return {"items": [version_json(row) for row in rows if call.caller.sees(row.project)], "next": None}
 
 
 async def show_project(call: Call) -> Any:
@@ -81,7 +81,6 @@ def project_name(call: Call) -> str:
 
 async def push(call: Call) -> Any:
     project, body = project_name(call), call.body
-    auth.check_project(call.caller, project)
     if_version = asked_version(call)
     jobs = await checked(call, project, body)
     command = commands.PushProject(
@@ -201,15 +200,16 @@ def unfold(path: str, value: Any, found: dict[str, Any]) -> None:
 
 
 ROUTES = (
-    Route(method="GET", path="/v1/projects", handler=list_projects, summary="Projects and their current versions"),
-    Route(method="GET", path="/v1/projects/{project}", handler=show_project, summary="A project's current version"),
-    Route(method="GET", path="/v1/projects/{project}/history", handler=project_history, summary="A project's versions, the latest first"),
+    Route(method="GET", path="/v1/projects", handler=list_projects, summary="Projects and their current versions", reach=Reach.LIST),
+    Route(method="GET", path="/v1/projects/{project}", handler=show_project, summary="A project's current version", reach=Reach.PROJECT),
+    Route(method="GET", path="/v1/projects/{project}/history", handler=project_history, summary="A project's versions, the latest first",
+          reach=Reach.PROJECT),
     Route(
         method="PUT", path="/v1/projects/{project}", handler=push, summary="Push a project: all of it, or nothing", role=Role.DEPLOYER,
-        where=Where.WRITE, body=PushBody, body_limit=PUSH_BODY_LIMIT_BYTES,
+        reach=Reach.PROJECT, where=Where.WRITE, body=PushBody, body_limit=PUSH_BODY_LIMIT_BYTES,
     ),
     Route(
         method="POST", path="/v1/projects/{project}/plan", handler=plan, summary="What a push would change", role=Role.VIEWER,
-        body=PushBody, body_limit=PUSH_BODY_LIMIT_BYTES,
+        reach=Reach.PROJECT, body=PushBody, body_limit=PUSH_BODY_LIMIT_BYTES,
     ),
 )  # fmt: skip

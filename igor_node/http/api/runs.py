@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from igor_node.definitions.jobs import Job
-from igor_node.http import auth
 from igor_node.http.dispatch import Call
 from igor_node.http.limits import QUERY_DEFAULT
+from igor_node.http.permissions import Reach
 from igor_node.http.routes import RUN, Route, Struct, Where
 from igor_node.ledger import commands, query_audit, query_jobs, query_live, query_runs
 from igor_node.rules import audit as rule
@@ -49,15 +50,16 @@ async def list_runs(call: Call) -> Any:
     states = tuple(part.strip() for part in query.state.split(",") if part.strip()) if query.state else ()
 
     def page(connection: sqlite3.Connection) -> query_runs.RunPage:
-        job = query_jobs.resolve_job(connection, query.job, removed=True) if query.job is not None else None
-        return query_runs.runs(connection, job=job, states=states, since=query.since, limit=query.limit, cursor=query.cursor)
+        job = query_jobs.resolve_job(connection, query.job, removed=True, projects=call.projects) if query.job is not None else None
+        return query_runs.runs(connection, job=job, states=states, since=query.since, limit=query.limit, cursor=query.cursor,
+                               projects=call.projects)  # fmt: skip
 
     return await call.read(page)
 
 
 async def show_run(call: Call) -> Any:
     words = call.part("run")
-    return await call.read(lambda connection: query_runs.run(connection, query_runs.find_run(connection, words)))
+    return await call.read(lambda connection: query_runs.run(connection, query_runs.find_run(connection, words, projects=call.projects)))
 
 
 async def why_run(call: Call) -> Any:
@@ -65,9 +67,9 @@ async def why_run(call: Call) -> Any:
 
     def ask(connection: sqlite3.Connection) -> dict[str, Any]:
         try:
-            run = query_runs.find_run(connection, words)
+            run = query_runs.find_run(connection, words, projects=call.projects)
         except NotFound:
-            fire = why_fire(connection, words, now)
+            fire = why_fire(connection, words, now, call.projects)
             if fire is None:
                 raise
             return fire
@@ -97,7 +99,7 @@ def why_json(why: query_live.Why, run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def why_fire(connection: sqlite3.Connection, words: str, now: int) -> dict[str, Any] | None:
+def why_fire(connection: sqlite3.Connection, words: str, now: int, projects: Sequence[str]) -> dict[str, Any] | None:
     """What became of `JOB@TIME` where no run was made for it: one row of its audit. None where that is not what was asked."""
     name, at, when = words.rpartition("@")
     try:
@@ -106,7 +108,7 @@ def why_fire(connection: sqlite3.Connection, words: str, now: int) -> dict[str, 
         return None
     if not at:
         return None
-    job = query_jobs.resolve_job(connection, name, removed=True)
+    job = query_jobs.resolve_job(connection, name, removed=True, projects=projects)
     rows = audit_of(connection, [job], scheduled_at, scheduled_at + 1, now).rows
     if not rows:
         raise NotFound(f"no schedule of {job} names {when}", hint=f"igor upcoming --job {job} shows the next fires")
@@ -127,8 +129,11 @@ def why_fire(connection: sqlite3.Connection, words: str, now: int) -> dict[str, 
 async def cancel_run(call: Call) -> Any:
     body: CancelBody = call.body
     words = call.part("run")
-    run = await call.read(lambda connection: query_runs.run(connection, query_runs.find_run(connection, words), with_stages=False))
-    auth.check_project(call.caller, run["project"])
+
+    def find(connection: sqlite3.Connection) -> dict[str, Any]:
+        return query_runs.run(connection, query_runs.find_run(connection, words, projects=call.projects), with_stages=False)
+
+    run = await call.read(find)
     await call.propose(commands.CancelRun(run=run["id"], reason=body.reason))
     return await call.read(lambda connection: query_runs.run(connection, run["id"]))
 
@@ -145,8 +150,8 @@ async def audit(call: Call) -> Any:
         raise Malformed('query parameter "from" is later than "to"')
 
     def records(connection: sqlite3.Connection) -> list[query_audit.AuditJob]:
-        job = query_jobs.resolve_job(connection, query.job, removed=True) if query.job is not None else None
-        return [query_audit.audit_job(connection, one, since, until) for one in query_audit.audit_jobs(connection, job)]
+        job = query_jobs.resolve_job(connection, query.job, removed=True, projects=call.projects) if query.job is not None else None
+        return [query_audit.audit_job(connection, one, since, until) for one in query_audit.audit_jobs(connection, job, call.projects)]
 
     jobs = await call.read(records)
     since = Instant(max([since, *(job.pruned_before for job in jobs)]))  # what is older was pruned: nobody can speak for it
@@ -179,13 +184,15 @@ def job_records(job: query_audit.AuditJob) -> rule.JobRecords:
 
 
 ROUTES = (
-    Route(method="GET", path="/v1/runs", handler=list_runs, summary="Runs, the latest first", query=RunsQuery),
-    Route(method="GET", path=f"/v1/runs/{RUN}/why", handler=why_run, summary="Why a run waits or ended so; or what became of JOB@TIME"),
+    Route(method="GET", path="/v1/runs", handler=list_runs, summary="Runs, the latest first", query=RunsQuery, reach=Reach.LIST),
+    Route(method="GET", path=f"/v1/runs/{RUN}/why", handler=why_run, summary="Why a run waits or ended so; or what became of JOB@TIME",
+          reach=Reach.THING),
     Route(
         method="POST", path=f"/v1/runs/{RUN}/cancel", handler=cancel_run, summary="End a run: TERM, then KILL", role=Role.OPERATOR,
-        where=Where.WRITE, body=CancelBody,
+        reach=Reach.THING, where=Where.WRITE, body=CancelBody,
     ),
     # Last, because a name of a run may have a slash in it: `project/job@latest`.
-    Route(method="GET", path=f"/v1/runs/{RUN}", handler=show_run, summary="One run with its stages, attempts and tries"),
-    Route(method="GET", path="/v1/audit", handler=audit, summary="What the schedules demanded beside what the ledger holds", query=AuditQuery),
+    Route(method="GET", path=f"/v1/runs/{RUN}", handler=show_run, summary="One run with its stages, attempts and tries", reach=Reach.THING),
+    Route(method="GET", path="/v1/audit", handler=audit, summary="What the schedules demanded beside what the ledger holds", query=AuditQuery,
+          reach=Reach.LIST),
 )  # fmt: skip

@@ -19,9 +19,11 @@ from igor_node.ledger.commands import (
     Command,
     CreateRun,
     CreateToken,
+    EndSession,
     ExplainWaits,
     Fire,
     FireRuns,
+    LogIn,
     NodeChanged,
     PauseJobs,
     Placement,
@@ -31,6 +33,7 @@ from igor_node.ledger.commands import (
     RemoveNode,
     ReportEvents,
     ResumeJobs,
+    RevokeToken,
     StagePush,
     Stretch,
     WaitReason,
@@ -224,8 +227,18 @@ class History:
     def _leave(self) -> RemoveNode:
         return RemoveNode(node="node-z")
 
-    def _token(self) -> CreateToken:
-        return CreateToken(token=f"t{self.chance.randint(0, 5)}", hash=f"h{self.chance.randint(0, 5)}", role=self.chance.choice(("viewer", "king")))
+    def _token(self) -> CreateToken | LogIn | RevokeToken | EndSession:
+        token, hashed = f"t{self.chance.randint(0, 5)}", f"h{self.chance.randint(0, 5)}"
+        projects = self.chance.choice(((), ("shop",)))
+        return self.chance.choice(
+            (
+                CreateToken(token=token, hash=hashed, role=self.chance.choice(("viewer", "king")), projects=projects, by=self.chance.choice(("", "t1"))),
+                LogIn(token=token, hash=hashed, subject="ann", name="ann", role=self.chance.choice(("admin", "viewer", "")), projects=projects,
+                      expires_at=self.book.now + self.chance.randint(0, 10**12)),
+                RevokeToken(token=token),
+                EndSession(session=token, until=self.book.now + self.chance.randint(0, 10**12)),
+            )
+        )  # fmt: skip
 
     def _prune(self) -> Prune:
         before = self.book.now - self.chance.choice((10, 60, 600)) * SECOND

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from igor_node import settings, words
-from tools import generate_api_docs, generate_states
+from tools import generate_api_docs, generate_permissions, generate_states
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -26,6 +26,11 @@ def test_the_page_of_states_is_fresh() -> None:
 def test_the_page_of_the_api_is_fresh() -> None:
     """After a change of a route: python -m tools.generate_api_docs"""
     assert generate_api_docs.PAGE.read_text(encoding="utf-8") == generate_api_docs.page()
+
+
+def test_the_table_of_permissions_is_fresh() -> None:
+    """After a change of a route: python -m tools.generate_permissions"""
+    assert generate_permissions.PAGE.read_text(encoding="utf-8") == generate_permissions.page()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -13,7 +13,7 @@ import pytest
 from igor_node.backup import Check, Header
 from igor_node.words import Role
 from tests.unit.http.test_http_jobs import pushed
-from tests.unit.http.world import World
+from tests.unit.http.world import TOKENS, World
 
 
 @pytest.fixture
@@ -109,5 +109,5 @@ async def test_a_node_says_who_it_is_and_whom_it_reaches_without_a_quorum(keepin
 
 async def test_a_node_of_another_epoch_may_not_join(keeping: World) -> None:
     body = {"id": "old", "name": "n9", "address": "127.0.0.1:9", "cluster": "test-cluster", "epoch": 1}
-    answer = await keeping.ask("POST", "/v1/nodes", body, role=Role.NODE)
+    answer = await keeping.ask("POST", "/v1/nodes", body, role=None, Authorization=f"Bearer {TOKENS[Role.NODE]}")
     assert answer.status == 421 and "epoch 1" in answer.value["detail"] and "--reset" in answer.value["hint"]

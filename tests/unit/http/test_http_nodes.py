@@ -13,13 +13,14 @@ from igor_node.http.auth import hash_secret
 from igor_node.ledger import commands
 from igor_node.words import Role
 from tests.unit.http.test_http_jobs import pushed
-from tests.unit.http.world import KEY, TOKENS, World
+from tests.unit.http.world import KEY, TOKENS, World, node_token
 
 NEW = {"id": "new-node", "name": "n9", "address": "127.0.0.1:9", "labels": {"zone": "eu"}, "slots": 2, "version": "1.2.3"}
 
 
-async def join(world: World, role: Role = Role.NODE, **changes: Any) -> Any:
-    return await world.ask("POST", "/v1/nodes", {**NEW, **changes}, role=role, node=world.nodes[sorted(world.nodes)[-1]])
+async def join(world: World, **changes: Any) -> Any:
+    headers = {"Authorization": f"Bearer {TOKENS[Role.NODE]}"}
+    return await world.ask("POST", "/v1/nodes", {**NEW, **changes}, role=None, node=world.nodes[sorted(world.nodes)[-1]], **headers)
 
 
 async def test_a_node_joins(three: World) -> None:
@@ -86,7 +87,11 @@ async def test_a_nodes_token_is_good_for_that_node_alone(world: World) -> None:
 ENDED = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
 
 
-def ws(world: World, node: str, name: str, token: str = TOKENS[Role.NODE]) -> Any:
+def ws(world: World, node: str, name: str, token: str | None = None) -> Any:
+    """The stream of a node that joined under this id."""
+    if token is None:
+        token = node_token(node)
+        world.cluster.add(node, voter=False, token_hash=hash_secret(f"secret-of-{node}"))
     return world.session.ws_connect(f"{world.nodes[name].url}/v1/nodes/{node}/stream", headers={"Authorization": f"Bearer {token}"})
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from igor_node.http import auth
+from igor_node.http import sessions
 from igor_node.words import Role
 from tests.unit.http.world import KEY, World
+
+NAME = sessions.cookie_name("test-cluster", tls=False)
 
 
 async def log_in(world: World, role: Role = Role.OPERATOR) -> str:
@@ -42,9 +44,9 @@ async def test_the_same_by_post(world: World) -> None:
     """`POST /v1/session` with a token makes a link, with the link's code a session."""
     link = (await world.ask("POST", "/v1/session", {})).value["url"]
     made = await world.ask("POST", "/v1/session", {"code": link.partition("code=")[2]}, role=None)
-    assert made.status == 201 and made.headers["Set-Cookie"].startswith("igor_session=")
+    assert made.status == 201 and made.headers["Set-Cookie"].startswith(f"{NAME}=")
     assert (await world.ask("GET", "/v1/whoami", role=None)).status == 200
-    assert (await world.ask("DELETE", "/v1/session", role=None)).status == 200
+    assert (await world.ask("DELETE", "/v1/session", role=None, Sec_Fetch_Site="same-origin")).status == 200
     assert (await world.ask("GET", "/v1/whoami", role=None)).status == 401
 
 
@@ -55,16 +57,16 @@ async def test_no_code_and_no_token_is_401(world: World, body: dict[str, str]) -
 
 async def test_a_session_has_the_role_of_its_token(world: World) -> None:
     cookie = await log_in(world, Role.OPERATOR)
-    me = await world.ask("GET", "/v1/whoami", role=None, Cookie=f"igor_session={cookie}")
+    me = await world.ask("GET", "/v1/whoami", role=None, Cookie=f"{NAME}={cookie}")
     assert (me.value["role"], me.value["token"]) == ("operator", "t-operator")
-    assert (await world.ask("GET", "/v1/tokens", role=None, Cookie=f"igor_session={cookie}")).status == 403
+    assert (await world.ask("GET", "/v1/tokens", role=None, Cookie=f"{NAME}={cookie}")).status == 403
 
 
 async def test_a_session_is_good_on_every_node_and_for_writes(three: World) -> None:
     """A page that lost its node goes on at the next one; a write through a follower keeps its caller."""
     cookie = await log_in(three, Role.ADMIN)
     for node in three.nodes.values():
-        headers = {"Cookie": f"igor_session={cookie}", "Origin": node.url}
+        headers = {"Cookie": f"{NAME}={cookie}", "Origin": node.url}
         assert (await three.ask("GET", "/v1/jobs", node=node, role=None, **headers)).status == 200
         assert (await three.ask("POST", "/v1/tokens", {"role": "viewer"}, node=node, role=None, **headers)).status == 201
 
@@ -72,17 +74,17 @@ async def test_a_session_is_good_on_every_node_and_for_writes(three: World) -> N
 async def test_a_session_ends_with_its_token(world: World) -> None:
     cookie = await log_in(world, Role.OPERATOR)
     await world.ask("DELETE", "/v1/tokens/t-operator")
-    assert (await world.ask("GET", "/v1/jobs", role=None, Cookie=f"igor_session={cookie}")).status == 401
+    assert (await world.ask("GET", "/v1/jobs", role=None, Cookie=f"{NAME}={cookie}")).status == 401
 
 
 async def test_a_session_of_a_token_that_is_not_there_is_none(world: World) -> None:
-    cookie = auth.make_session(KEY, "nobody", 10**18 * 3)
-    assert (await world.ask("GET", "/v1/jobs", role=None, Cookie=f"igor_session={cookie}")).status == 401
+    cookie = sessions.make_session(KEY, "nobody", 10**18 * 3)
+    assert (await world.ask("GET", "/v1/jobs", role=None, Cookie=f"{NAME}={cookie}")).status == 401
 
 
 async def test_a_strange_page_cannot_use_a_session(world: World) -> None:
     cookie = await log_in(world)
-    answer = await world.ask("POST", "/v1/schedule", {"every": "1m"}, role=None, Cookie=f"igor_session={cookie}", Origin="http://127.0.0.1:9")
+    answer = await world.ask("POST", "/v1/schedule", {"every": "1m"}, role=None, Cookie=f"{NAME}={cookie}", Origin="http://127.0.0.1:9")
     assert answer.status == 403
 
 

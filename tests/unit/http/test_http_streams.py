@@ -14,8 +14,9 @@ import pytest
 
 from igor_node.http import events, limits
 from igor_node.http.api import logs
-from igor_node.http.events import Reader
+from igor_node.http.events import Frame, Reader
 from igor_node.ledger import commands
+from igor_node.ledger.query_events import EventRow
 from igor_node.stream import AttemptEvent
 from igor_node.words import SECOND, Role, wall_now
 from tests.unit.http.test_http_jobs import pushed
@@ -120,21 +121,37 @@ async def test_readers_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch
         assert answer.status == 429 and answer.headers["Retry-After"]
 
 
+def frame(number: int, encoded: bytes = b"frame", *, kind: str = "run", project: str | None = "shop") -> Frame:
+    event = EventRow(number=number, at=0, kind=kind, project=project, job=None, run=None, stage=None, node=None, actor="", data={})
+    return Frame(event, encoded)
+
+
 def test_a_slow_reader_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its queue is given up; nobody else waits for it."""
     monkeypatch.setattr(events, "EVENT_FRAMES_QUEUED", 3)
     dropped: list[bool] = []
     reader = Reader(0, lambda: dropped.append(True))
     for number in range(1, 6):
-        reader.put(number, b"frame")
+        reader.put(frame(number))
     assert (dropped, reader.dropped, reader.take()) == ([True], True, b"")
 
 
 def test_a_frame_that_was_sent_is_not_sent_again() -> None:
     reader = Reader(3, lambda: None)
     for number in (2, 3, 4, 5):
-        reader.put(number, b"%d" % number)
+        reader.put(frame(number, b"%d" % number))
     assert (reader.take(), reader.after) == (b"45", 5)
+
+
+def test_a_reader_of_some_projects_gets_their_events_and_those_of_nodes() -> None:
+    """The number from which it goes on stays young, though what others do is left out."""
+    reader = Reader(0, lambda: None, ("shop",))
+    events_of = [("run", "shop"), ("run", "web"), ("node", None), ("token", None), ("project", "web")]
+    for number, (kind, project) in enumerate(events_of, start=1):
+        reader.put(frame(number, b"%d" % number, kind=kind, project=project))
+    assert reader.take() == b"13"
+    reader.put(frame(6, project="web"))
+    assert reader.take() == b"" and reader.beat().startswith(b"id: 6\nevent: beat\n")
 
 
 async def test_the_last_events_without_a_stream(world: World) -> None:

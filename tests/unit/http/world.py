@@ -21,6 +21,7 @@ from igor_node.http.app import make_app
 from igor_node.http.auth import compose_token, hash_secret
 from igor_node.http.listener import Listener, address_of, open_port
 from igor_node.http.services import LiveView, Me, Services
+from igor_node.http.sessions import cookie_name
 from igor_node.ledger import commands
 from igor_node.output import LogLine, LogPiece
 from igor_node.words import Instant, NotFound, Role
@@ -29,6 +30,11 @@ from tests.harness.direct import DirectCluster, DirectReplica
 MAGIC = b"\x00igor\x00r1"
 KEY = b"the cluster's key, 32 bytes long"
 TOKENS = {role: compose_token(f"t-{role}", f"secret-of-{role}") for role in Role}
+"""That of role `node` is a join token; `node_token` is that of a node."""
+
+
+def node_token(name: str) -> str:
+    return compose_token(f"n-{name}", f"secret-of-{name}")
 
 
 class MovableClock(SystemClock):
@@ -121,7 +127,7 @@ class World:
     async def _start(self, name: str) -> None:
         sock = open_port("127.0.0.1", 0)
         address = address_of(sock)
-        replica = self.cluster.add(name, address, voter=name not in self._workers)
+        replica = self.cluster.add(name, address, voter=name not in self._workers, token_hash=hash_secret(f"secret-of-{name}"))
         url = f"http://{address}"
         node: Node
 
@@ -133,7 +139,7 @@ class World:
             me=Me(id=name, name=name, address=url, cluster=self.cluster.cluster, version="1.2.3"),
             clock=self.clock,
             key=KEY,
-            node_token=lambda: TOKENS[Role.NODE],
+            node_token=lambda: node_token(name),
             replica=replica,
             reads=self.cluster.reads,
             changes=self.cluster.changes,
@@ -144,6 +150,7 @@ class World:
             renew=renew,
             views=lambda: [LiveView(node=one, heard_s=0.5, clock_error_s=0.001) for one in self.nodes] if replica.is_leader() else [],
             logs=(output := Output()),
+            own_token=lambda attempt, token: token == "good",
             auth=self._auth,
         )
         node = self.nodes[name] = Node(name, url, replica, output, streams, services, [], holds_ledger=name not in self._workers)
@@ -154,6 +161,11 @@ class World:
     async def stop(self, name: str) -> None:
         """As SIGTERM does."""
         await self._listeners[name].aclose()
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's."""
+        return cookie_name(self.cluster.cluster, tls=False)
 
     @property
     def leader(self) -> Node:
@@ -175,10 +187,10 @@ class World:
         data: bytes | None = None,
         **headers: str,
     ) -> Answer:
-        """Headers are given with underscores: `If_Match='"1"'`."""
+        """Headers are given with underscores: `If_Match='"1"'`. The role `node` is that of the node that is asked."""
         send = {name.replace("_", "-"): value for name, value in headers.items()}
         if role is not None:
-            send["Authorization"] = f"Bearer {TOKENS[role]}"
+            send["Authorization"] = f"Bearer {node_token((node or self.leader).name) if role is Role.NODE else TOKENS[role]}"
         url = yarl.URL((node or self.leader).url + path, encoded=True)
         async with self.session.request(method, url, json=body if data is None else None, data=data, headers=send, allow_redirects=False) as answer:
             raw = await answer.read()

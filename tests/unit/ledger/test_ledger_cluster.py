@@ -123,14 +123,3 @@ def test_a_node_comes_back_under_a_new_token(book: Book) -> None:
     book.done(RegisterNode(node="node-a", name="a", address="x", token_id="t2", token_hash="h2"))
     assert good_token(book, "h-a", book.now) is None
     assert good_token(book, "h2", book.now) is not None
-
-
-def test_tokens_expire_and_are_revoked(book: Book) -> None:
-    """At the very instant; a second revoke says the same."""
-    book.done(CreateToken(token="t", hash="h", role="viewer", name="ci", expires_at=book.now + 10))
-    assert good_token(book, "h", book.now + 9) is not None
-    assert good_token(book, "h", book.now + 10) is None
-    book.done(RevokeToken(token="t"))
-    book.done(RevokeToken(token="t"))
-    assert good_token(book, "h", book.now) is None
-    assert [token.name for token in book.read(query_cluster.tokens)] == ["ci"]
