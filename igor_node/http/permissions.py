@@ -9,7 +9,8 @@ be bound to projects; then what it reaches is its own projects alone. What is of
     thing     is not there (404), in the same words as what does not exist: nobody learns by asking that it does
     project   is named in the request, so that the refusal (403) tells nothing either
 
-403 is judged here, before anything of the request is decoded (but for a project in a body, which its handler judges); 404 and what is left out are the business of the queries, which get `Caller.projects`.
+403 is judged here, before anything of the request is decoded (but for a project in a body, which its handler judges); 404 and what is left out are
+the business of the queries, which get `Caller.projects`.
 """
 
 from __future__ import annotations

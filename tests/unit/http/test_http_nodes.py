@@ -13,7 +13,7 @@ from igor_node.http.auth import hash_secret
 from igor_node.ledger import commands
 from igor_node.words import Role
 from tests.unit.http.test_http_jobs import pushed
-from tests.unit.http.world import KEY, TOKENS, World, node_token
+from tests.unit.http.world import KEY, TOKENS, World, node_secret, node_token
 
 NEW = {"id": "new-node", "name": "n9", "address": "127.0.0.1:9", "labels": {"zone": "eu"}, "slots": 2, "version": "1.2.3"}
 
@@ -91,7 +91,7 @@ def ws(world: World, node: str, name: str, token: str | None = None) -> Any:
     """The stream of a node that joined under this id."""
     if token is None:
         token = node_token(node)
-        world.cluster.add(node, voter=False, token_hash=hash_secret(f"secret-of-{node}"))
+        world.cluster.add(node, voter=False, token_hash=hash_secret(node_secret(node)))
     return world.session.ws_connect(f"{world.nodes[name].url}/v1/nodes/{node}/stream", headers={"Authorization": f"Bearer {token}"})
 
 

@@ -18,7 +18,7 @@ import yarl
 
 from igor_node.edges import SystemClock
 from igor_node.http.app import make_app
-from igor_node.http.auth import compose_token, hash_secret
+from igor_node.http.auth import compose_token, derive_secret, hash_secret
 from igor_node.http.listener import Listener, address_of, open_port
 from igor_node.http.services import LiveView, Me, Services
 from igor_node.http.sessions import cookie_name
@@ -34,7 +34,12 @@ TOKENS = {role: compose_token(f"t-{role}", f"secret-of-{role}") for role in Role
 
 
 def node_token(name: str) -> str:
-    return compose_token(f"n-{name}", f"secret-of-{name}")
+    """The one that joining gives it."""
+    return compose_token(f"n-{name}", node_secret(name))
+
+
+def node_secret(name: str) -> str:
+    return derive_secret(KEY, f"node {name}")
 
 
 class MovableClock(SystemClock):
@@ -127,7 +132,7 @@ class World:
     async def _start(self, name: str) -> None:
         sock = open_port("127.0.0.1", 0)
         address = address_of(sock)
-        replica = self.cluster.add(name, address, voter=name not in self._workers, token_hash=hash_secret(f"secret-of-{name}"))
+        replica = self.cluster.add(name, address, voter=name not in self._workers, token_hash=hash_secret(node_secret(name)))
         url = f"http://{address}"
         node: Node
 
