@@ -88,6 +88,61 @@ async def test_a_strange_page_cannot_use_a_session(world: World) -> None:
     assert answer.status == 403
 
 
+FORGED = [
+    pytest.param("POST", {"Sec-Fetch-Site": "cross-site"}, 403, id="a strange page"),
+    pytest.param("POST", {"Sec-Fetch-Site": "same-site"}, 403, id="a page of another port of this host"),
+    pytest.param("GET", {"Sec-Fetch-Site": "same-site"}, 403, id="which may not read either"),
+    pytest.param("POST", {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"}, 403, id="with its origin"),
+    pytest.param("POST", {"Origin": "null"}, 403, id="a page in a sandbox"),
+    pytest.param("POST", {}, 403, id="who does not say from where"),
+    pytest.param("POST", {"Sec-Fetch-Site": "same-origin"}, 201, id="our page"),
+    pytest.param("GET", {"Sec-Fetch-Site": "none"}, 200, id="typed into the address bar"),
+    pytest.param("POST", {"Host": "rebound.example", "Sec-Fetch-Site": "same-origin"}, 421, id="a name that was bound anew"),
+    pytest.param("POST", {"Host": "rebound.example", "Origin": "http://rebound.example", "Sec-Fetch-Site": "same-origin"}, 421, id="with its origin"),
+]
+
+
+@pytest.mark.parametrize("method, headers, status", FORGED)
+@pytest.mark.parametrize("name", ["n1", "w"])
+async def test_which_requests_a_session_is_good_for(tmp_path: Path, method: str, headers: dict[str, str], status: int, name: str) -> None:
+    """Also where a node that holds no ledger sends it on."""
+    async with World(tmp_path, "n1", "w", workers=["w"]) as world:
+        cookie = await log_in(world, Role.ADMIN)
+        path, body = ("/v1/tokens", {"role": "viewer"}) if method == "POST" else ("/v1/tokens", None)
+        before = world.cluster.index
+        answer = await world.ask(method, path, body, node=world.nodes[name], role=None, **{"Cookie": f"{NAME}={cookie}", **headers})
+        assert answer.status == status and (world.cluster.index == before) is (status != 201)
+
+
+async def test_a_token_needs_no_proof_of_its_page(world: World) -> None:
+    """Browsers never send it by themselves."""
+    assert (await world.ask("POST", "/v1/tokens", {"role": "viewer"}, Sec_Fetch_Site="cross-site")).status == 201
+
+
+async def test_another_page_cannot_log_somebody_in(world: World) -> None:
+    """The code is not used up by the try."""
+    path = (await world.ask("POST", "/v1/session/links")).value["url"].removeprefix(world.leader.url)
+    assert (await world.ask("GET", path, role=None, Sec_Fetch_Site="cross-site")).status == 403
+    assert (await world.ask("GET", path, role=None, Sec_Fetch_Site="none")).status == 303
+
+
+async def test_two_clusters_on_one_host_keep_their_sessions(tmp_path: Path) -> None:
+    """One browser, which sends both cookies to both."""
+    async with World(tmp_path / "a", "n1", cluster="first") as one, World(tmp_path / "b", "n1", cluster="second") as other:
+        for world in (one, other):
+            link = (await world.ask("POST", "/v1/session/links")).value["url"]
+            async with one.session.get(link, allow_redirects=False) as answer:
+                assert answer.status == 303
+        for world in (one, other):
+            async with one.session.get(f"{world.leader.url}/v1/whoami") as answer:
+                assert answer.status == 200
+        async with one.session.delete(f"{one.leader.url}/v1/session", headers={"Sec-Fetch-Site": "same-origin"}) as answer:
+            assert answer.status == 200
+        for world, status in ((one, 401), (other, 200)):
+            async with one.session.get(f"{world.leader.url}/v1/whoami") as answer:
+                assert answer.status == status
+
+
 async def test_without_auth_everybody_is_admin(tmp_path: Path) -> None:
     """`--auth off`, on loopback alone; strange pages and hosts are refused all the same."""
     async with World(tmp_path, "n1", "n2", auth=False) as world:

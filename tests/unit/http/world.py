@@ -106,8 +106,8 @@ class Answer:
 
 
 class World:
-    def __init__(self, folder: Path, *names: str, auth: bool = True, workers: Sequence[str] = ()) -> None:
-        self.cluster = DirectCluster(folder)
+    def __init__(self, folder: Path, *names: str, auth: bool = True, workers: Sequence[str] = (), cluster: str = "test-cluster") -> None:
+        self.cluster = DirectCluster(folder, cluster)
         self.nodes: dict[str, Node] = {}
         self._names = names
         self._auth = auth
