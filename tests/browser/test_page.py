@@ -143,5 +143,20 @@ def test_without_a_session_the_page_says_what_to_do(cluster: Cluster, browser: B
     context = browser.new_context()
     stranger = context.new_page()
     stranger.goto(cluster.nodes[0].address)
-    expect(stranger.locator("main")).to_contain_text("igor ui")
+    expect(stranger.locator("body")).to_contain_text("igor ui")
+    context.close()
+
+
+def test_logging_out_closes_the_page(cluster: Cluster, browser: Browser) -> None:
+    """Also in the tab that is still open, and for whoever kept the cookie."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(cluster.igor("ui", "--print").stdout.strip())
+    expect(page.locator("#who")).to_contain_text("admin")
+    cookies = context.cookies()
+    page.get_by_role("button", name="Log out").click()
+    expect(page.locator("body")).to_contain_text("igor ui")
+    context.add_cookies(cookies)
+    page.goto(cluster.nodes[0].address)
+    expect(page.locator("body")).to_contain_text("igor ui")
     context.close()

@@ -39,7 +39,8 @@ def files() -> tuple[str, dict[str, tuple[bytes, str]]]:
 
 
 CLOSED = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Igor</title></head>
+<html lang="en"><head><meta charset="utf-8"><title>Igor</title>
+<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem; color-scheme: light dark }}</style></head>
 <body><h1>Igor</h1><p>This page is closed to whoever has not logged in. To open it, type <code>igor ui</code>: it opens a link that logs in once.</p>
 {}</body></html>
 """

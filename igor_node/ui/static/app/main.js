@@ -1,7 +1,7 @@
 /** The frame: left rail, top bar, keys, toasts; and which page is shown. Everything else is an element of its own. */
 
 import { html, nothing, LitElement } from '../vendor/lit.js';
-import { get } from './api.js';
+import { get, request } from './api.js';
 import { age, listen, start } from './live.js';
 import { current, link } from './route.js';
 import { icon, prefer, preference } from '../elements/shared.js';
@@ -30,7 +30,7 @@ const KEYS = [
 const CLUSTER_EVERY_MS = 3000;
 
 class App extends LitElement {
-  static properties = { route: { state: true }, cluster: { state: true }, stale: { state: true }, toasts: { state: true }, found: { state: true } };
+  static properties = { route: { state: true }, cluster: { state: true }, me: { state: true }, stale: { state: true }, toasts: { state: true }, found: { state: true } };
 
   createRenderRoot() {
     return this;
@@ -47,6 +47,7 @@ class App extends LitElement {
     window.addEventListener('keydown', (event) => this.key(event));
     window.addEventListener('igor-toast', (event) => this.toast(event.detail));
     this.look();
+    this.who();
     setInterval(() => this.look(), CLUSTER_EVERY_MS);
     setInterval(() => { this.stale = age(); }, 1000);
     listen((event) => String(event.kind || '').startsWith('node') && this.look());
@@ -71,6 +72,31 @@ class App extends LitElement {
       if (error.status !== 401) this.cluster = { ...(this.cluster || { voters: [], nodes: [] }), unreachable: true };
       this.requestUpdate();
     }
+  }
+
+  async who() {
+    try {
+      this.me = await get('/v1/whoami');
+    } catch {
+      this.me = null;
+    }
+  }
+
+  async logOut() {
+    try {
+      await request('DELETE', '/v1/session');
+      location.reload();
+    } catch (error) {
+      this.toast({ text: error.message, bad: true });
+    }
+  }
+
+  /** Who is logged in, and what for. Without tokens there is nobody to show. */
+  person() {
+    if (!this.me?.token) return nothing;
+    const projects = this.me.projects?.length ? ` of ${this.me.projects.join(', ')}` : '';
+    return html`<span class="pill" id="who">${this.me.name || this.me.token}: ${this.me.role}${projects}</span>
+      <button class="quiet" @click=${() => this.logOut()}>Log out</button>`;
   }
 
   toast(detail) {
@@ -172,6 +198,7 @@ class App extends LitElement {
         <span class="grow"></span>
         ${this.stale ? html`<span class="pill warn" role="status">${icon('refresh-cw')}stale since ${this.stale} s</span>` : nothing}
         ${this.pill()}
+        ${this.person()}
         <label><span class="visually-hidden">Clock</span><select id="clock" @change=${(event) => this.choose('clock', event.target.value)}>
           ${['utc', 'local', 'relative'].map((name) => html`<option value=${name} ?selected=${clock === name}>${name === 'utc' ? 'UTC' : name}</option>`)}</select></label>
         <label><span class="visually-hidden">Theme</span><select id="theme" @change=${(event) => this.choose('theme', event.target.value)}>
