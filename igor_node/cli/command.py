@@ -105,6 +105,7 @@ def everywhere(*, remote: bool) -> list[click.Parameter]:
         *shown,
         _option(["--node"], "nodes", "A node to ask, as URL or HOST:PORT; may be given several times [IGOR_NODE].", multiple=True, metavar="URL"),
         _option(["--data-dir"], "data_dir", "Ask the node with this data directory [IGOR_DATA_DIR].", type=click.Path(path_type=Path), metavar="D"),
+        _option(["--context"], "context", "Ask the cluster that igor login remembers under this name [IGOR_CONTEXT].", metavar="NAME"),
         _option(["--token-file"], "token_file", "Where the token is; - is standard input [the token itself: IGOR_TOKEN].", metavar="F"),
     ]
 

@@ -1,4 +1,4 @@
-"""Commands about the cluster and the way to it: `nodes`, `status`, `ui`, `login`, `logout`, `whoami`, `token`, `completion`."""
+"""Commands about the cluster: `nodes`, `status`, `ui`, `completion`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from typing import Any
 
 import click
 
-from igor_node import words
 from igor_node.cli import output
-from igor_node.cli.client import Client, segment
-from igor_node.cli.command import Command, Group
+from igor_node.cli.command import Command
 from igor_node.cli.output import Column
 from igor_node.cli.session import Session
-from igor_node.cli.times import SpanSeconds
 
 UNHEARD_S = 2.0  # a heartbeat comes every second
 
@@ -96,106 +93,6 @@ def page_link(answer: dict[str, Any], node: str) -> str:
     """The server's link, made whole with the address of the node that gave it: only that node knows it."""
     link = str(answer.get("url") or answer.get("link") or "")
     return link if "://" in link else node + link
-
-
-# --- the way in
-
-
-@click.command(
-    "login",
-    cls=Command,
-    examples=["igor login --node 127.0.0.1:7946 --token-file admin.token", "igor login --node 127.0.0.1:7946 --token-file - < token"],
-)
-@click.pass_obj
-def login(session: Session) -> None:
-    """Remember the cluster and the token that the options name, for all later calls without options."""
-    from igor_node.cli.target import write_context
-
-    target = session.target
-    token = target.token or click.prompt("Token", hide_input=True, err=True)
-    client = Client(target.addresses, token)
-    me = client.get("/v1/whoami")
-    cluster = client.get("/v1/cluster")
-    others = [node["address"] for node in cluster["nodes"] if node.get("address")]
-    path = write_context(list(dict.fromkeys([*target.addresses, *others])), token, cluster["id"])
-    session.say(f"logged in to cluster {cluster['id']} as {me.get('name') or me.get('token')} ({me.get('role')}); kept in {path}")
-
-
-@click.command("logout", cls=Command, remote=False, examples=["igor logout"])
-@click.pass_obj
-def logout(session: Session) -> None:
-    """Forget what `igor login` remembers. The token itself stays good: igor token revoke ends it."""
-    from igor_node.cli.target import context_file
-
-    path = context_file()
-    known = path.exists()
-    path.unlink(missing_ok=True)
-    session.say(f"{path} is removed" if known else "there was no login")
-
-
-@click.command("whoami", cls=Command, examples=["igor whoami"])
-@click.pass_obj
-def whoami(session: Session) -> None:
-    """Say which token is used, with which role, and where it was found."""
-    me = session.client.get("/v1/whoami")
-    pairs = [(key, me.get(key)) for key in ("name", "role", "projects", "token", "expires_at")]
-    lines = [f"{key + ':':<12}{', '.join(value) if isinstance(value, list) else value}" for key, value in pairs if value]
-    session.thing(me, [*lines, f"{'nodes:':<12}{', '.join(session.target.addresses)} (from {session.target.place})"])
-
-
-# --- tokens
-
-TOKEN_COLUMNS = (
-    Column("TOKEN", "id"),
-    Column("NAME", "name"),
-    Column("ROLE", "role"),
-    Column("PROJECTS", lambda token: ", ".join(token.get("projects") or []) or "all"),
-    Column("CREATED", "created_at", "time"),
-    Column("MADE BY", "made_by", wide=True),
-    Column("EXPIRES", "expires_at", "time"),
-)
-
-
-@click.group("token", cls=Group, examples=["igor token create --role deployer --name ci --ttl 30d"])
-def token() -> None:
-    """Make, list and revoke tokens."""
-
-
-@token.command(
-    "create", examples=["igor token create --role deployer --name ci --project demo --ttl 90d", "igor token create --role node --ttl 1h --json"]
-)
-@click.option("--role", required=True, type=click.Choice([role.value for role in words.Role]), help="What its holder may do.")
-@click.option("--name", default="", metavar="TEXT", help="Whom or what it is for.")
-@click.option("--project", "projects", metavar="P", multiple=True, help="Good for this project alone; several times for several.")
-@click.option("--ttl", "ttl_s", type=SpanSeconds(), metavar="SPAN", help="How long it is good; without it until it is revoked.")
-@click.pass_obj
-def create(session: Session, role: str, name: str, projects: tuple[str, ...], ttl_s: float | None) -> None:
-    """Make a token and print it. It is shown this once: the cluster keeps only its hash.
-
-    A token that is good for some projects, or for a while, makes none that is good for more, or for longer.
-    """
-    body = {"role": role, "name": name, "projects": list(projects), "ttl_s": None if ttl_s is None else int(ttl_s)}
-    made = session.client.write("POST", "/v1/tokens", {key: value for key, value in body.items() if value not in (None, "", [])}).value
-    session.thing(made, [made["token"]], name="id")
-    session.say(f"token {made['id']} of role {role}" + (f", good until {session.time(made['expires_at'])}" if made.get("expires_at") else ""))
-
-
-@token.command("list", examples=["igor token list"])
-@click.pass_obj
-def list_tokens(session: Session) -> None:
-    """List the tokens that are good, without their secrets."""
-    found = session.client.get("/v1/tokens")
-    session.items(found["items"], TOKEN_COLUMNS, whole=found, name="id", empty="there are no tokens")
-
-
-@token.command("revoke", examples=["igor token revoke 0k3v9"])
-@click.argument("identifier", metavar="ID")
-@click.pass_obj
-def revoke(session: Session, identifier: str) -> None:
-    """End a token at once."""
-    session.confirm(f"revoke token {identifier}?")
-    session.client.write("DELETE", f"/v1/tokens/{segment(identifier)}")
-    session.say(f"token {identifier} is revoked")
 
 
 @click.command("completion", cls=Command, remote=False, examples=['eval "$(igor completion bash)"', "igor completion zsh > ~/.zfunc/_igor"])

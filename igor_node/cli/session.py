@@ -34,13 +34,14 @@ class Session:
     nodes: tuple[str, ...] = ()
     data_dir: Path | None = None
     token_file: str | None = None
+    context: str | None = None
     _noticed: set[str] = field(default_factory=set)
 
     @cached_property
     def target(self) -> Target:
         from igor_node.cli.target import find_target
 
-        return find_target(self.nodes, self.data_dir, self.token_file)
+        return find_target(self.nodes, self.data_dir, self.token_file, context=self.context)
 
     @cached_property
     def client(self) -> Client:

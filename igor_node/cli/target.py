@@ -1,15 +1,15 @@
 """Which nodes a command talks to and with which token: the first of these places that names a node.
 
-1. `--node URL` (repeatable), else `IGOR_NODE` (comma-separated);
-2. `--data-dir D`, else `IGOR_DATA_DIR`: `D/address` and `D/admin.token`, and `D/peers` (the other nodes, as the node last knew them);
-3. the context that `igor login` wrote;
-4. the default data directory, where there is one.
+1. `--context NAME`: a context of `igor login` (contexts.py);
+2. `--node URL` (repeatable), else `IGOR_NODE` (comma-separated);
+3. `--data-dir D`, else `IGOR_DATA_DIR`: `D/address` and `D/admin.token`, and `D/peers` (the other nodes, as the node last knew them);
+4. `IGOR_CONTEXT`, else the context that is in use;
+5. the default data directory, where there is one.
 
 The token is `--token-file F`, else `IGOR_TOKEN`, else the one of the same place. A token that was found in a data directory is sent to an address
 of another place only on loopback: whoever names a node must not get the key of another one.
 
-This module also keeps the two small files of a user: the context, and the index of the last write (so that the next command, at whatever node,
-sees what this one did). Both live under the XDG directories; losing them loses nothing.
+This module also keeps the index of the last write, so that the next command, at whatever node, sees what this one did. Losing it loses nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from igor_node import words
+from igor_node.cli import contexts
+from igor_node.cli.contexts import Context
 
 DEFAULT_PORT = 7946
 INDEX_AGE_S = 30.0  # every connected node has a write within 3 s; after ten times that the index says nothing new
@@ -42,11 +43,16 @@ class Target:
 
 
 def find_target(
-    nodes: Sequence[str] = (), data_dir: Path | None = None, token_file: str | None = None, environ: Mapping[str, str] = os.environ
+    nodes: Sequence[str] = (),
+    data_dir: Path | None = None,
+    token_file: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    context: str | None = None,
 ) -> Target:
     """The nodes and the token. Raises Unavailable (exit 7) where no place names a node, Malformed (2) where one is named wrongly."""
-    found = _place(nodes, data_dir, environ)
-    token = _given_token(token_file, environ) or found.token
+    found = _place(nodes, data_dir, environ) if context is None else target_of(contexts.read(context, environ), environ)
+    token = given_token(token_file, environ) or found.token
     return Target(found.addresses, token, found.place)
 
 
@@ -61,9 +67,8 @@ def _place(nodes: Sequence[str], data_dir: Path | None, environ: Mapping[str, st
         if found is None:
             raise words.Unavailable(f"{directory}: no node has been in service here (there is no file address)", hint="start one: igor-node start")
         return found
-    context = read_context(environ)
-    if context is not None:
-        return context
+    if (name := contexts.current(environ)) is not None:
+        return target_of(contexts.read(name, environ), environ)
     found = _of_data_dir(default_data_dir(environ))
     if found is None:
         raise words.Unavailable(
@@ -134,7 +139,7 @@ def _small_text(path: Path) -> str:
 # --- tokens
 
 
-def _given_token(token_file: str | None, environ: Mapping[str, str]) -> str | None:
+def given_token(token_file: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
     if token_file is None:
         return environ.get("IGOR_TOKEN", "").strip() or None
     return read_token_file(token_file)
@@ -160,9 +165,9 @@ def _token_for(addresses: Iterable[str], directory: Path | None, environ: Mappin
     local = all(is_loopback(urlsplit(address).hostname or "") for address in addresses)
     if directory is not None and local:
         return _small_text(directory / "admin.token") or None
-    context = read_context(environ)
-    if context is not None and set(addresses) & set(context.addresses):
-        return context.token
+    for kept in _contexts(environ):
+        if set(addresses) & {normal_address(node) for node in kept.nodes}:
+            return kept.token
     return _own_token(default_data_dir(environ)) if local else None
 
 
@@ -173,40 +178,24 @@ def _own_token(directory: Path) -> str | None:
         return None
 
 
-# --- the context of `igor login`
+# --- contexts of `igor login`
 
 
-def context_file(environ: Mapping[str, str] = os.environ) -> Path:
-    base = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or "/", ".config")
-    return Path(base) / "igor" / "context.json"
+def target_of(context: Context, environ: Mapping[str, str] = os.environ) -> Target:
+    place = f"context {context.name}, {contexts.file_of(context.name, environ)}"
+    return Target(tuple(normal_address(node) for node in context.nodes), context.token, place)
 
 
-def read_context(environ: Mapping[str, str] = os.environ) -> Target | None:
-    path = context_file(environ)
-    text = _small_text(path)
-    if not text:
-        return None
-    try:
-        kept = json.loads(text)
-        return Target(tuple(normal_address(node) for node in kept["nodes"]), kept.get("token"), f"the context {path}")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise words.Malformed(f"{path}: is not a context of igor login", hint="igor logout removes it") from None
-
-
-def write_context(nodes: Sequence[str], token: str | None, cluster: str, environ: Mapping[str, str] = os.environ) -> Path:
-    path = context_file(environ)
-    _write_private(path, {"nodes": list(nodes), "token": token, "cluster": cluster})
-    return path
-
-
-def _write_private(path: Path, value: Any) -> None:
-    """Mode 0600 from the first byte, and whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    draft.replace(path)
+def _contexts(environ: Mapping[str, str]) -> list[Context]:
+    """The one in use first: it is asked for its token by the nodes that it names itself."""
+    found = []
+    name = contexts.current(environ)
+    for one in dict.fromkeys([*([name] if name is not None else []), *contexts.names(environ)]):
+        try:
+            found.append(contexts.read(one, environ))
+        except words.IgorError:
+            continue
+    return found
 
 
 # --- the index of the last write
@@ -221,7 +210,7 @@ def _index_file(target: Target, environ: Mapping[str, str]) -> Path:
 
 def remember_index(target: Target, index: int, environ: Mapping[str, str] = os.environ) -> None:
     try:
-        _write_private(_index_file(target, environ), {"index": index, "at": time.time()})
+        contexts.write_private(_index_file(target, environ), {"index": index, "at": time.time()})
     except OSError:
         pass  # a home that cannot be written to costs only this comfort
 

@@ -155,7 +155,7 @@ async def test_tokens_and_the_way_in(call: CALL, world: World, monkeypatch: pyte
     monkeypatch.delenv("IGOR_NODE")
     monkeypatch.setenv("IGOR_TOKEN", made["token"])
     me = await call("whoami")
-    assert "viewer" in me.out and "board" in me.out and "context.json" in me.out
+    assert "viewer" in me.out and "board" in me.out and "contexts/" in me.out
     assert (await call("token", "list")).code == 6
     monkeypatch.setenv("IGOR_TOKEN", TOKENS[words.Role.ADMIN])
     assert (await call("token", "revoke", made["id"])).code == 0

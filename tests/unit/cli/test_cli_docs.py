@@ -54,4 +54,4 @@ def test_commands_of_later_versions_are_not_there() -> None:
 
 def test_the_commands_of_the_contract_are_there() -> None:
     wanted = "init validate plan push schema jobs job schedule upcoming run cancel runs show watch logs why audit events nodes status ui"
-    assert {*wanted.split(), "backup", "restore", "verify", "login", "logout", "whoami", "token", "completion"} == set(igor.commands)
+    assert {*wanted.split(), "backup", "restore", "verify", "login", "logout", "whoami", "context", "token", "completion"} == set(igor.commands)

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from igor_node import words
-from igor_node.cli import define, operate
-from igor_node.cli.target import context_file
+from igor_node.cli import contexts, define, operate
 
 from .answering import FakeNode, Reply, dead_address, problem
 from .conftest import Igor
@@ -170,17 +169,17 @@ def test_login_checks_the_token_and_keeps_all_nodes(igor: Igor, node: FakeNode, 
     node.on("GET", "/v1/whoami", {"token": "t", "role": "admin", "name": "founder"}).on("GET", "/v1/cluster", CLUSTER)
     node.on("GET", "/v1/jobs", {"items": [], "next": None})
     assert igor("login").code == 0
-    kept = json.loads(context_file().read_text())
-    assert kept["nodes"] == [node.address, *(member["address"] for member in CLUSTER["nodes"])] and kept["token"] == "igor1.none.t.secret"
+    kept = contexts.read(contexts.current() or "")
+    assert kept.nodes == (node.address, *(member["address"] for member in CLUSTER["nodes"])) and kept.token == "igor1.none.t.secret"
     monkeypatch.delenv("IGOR_NODE")
     monkeypatch.delenv("IGOR_TOKEN")
     assert igor("jobs").code == 0 and node.asked[-1].headers["authorization"] == "Bearer igor1.none.t.secret"
-    assert igor("logout").code == 0 and not context_file().exists()
+    assert igor("logout").code == 0 and not contexts.names()
 
 
 def test_a_token_that_is_refused_is_not_kept(igor: Igor, node: FakeNode) -> None:
     node.on("GET", "/v1/whoami", problem("Unauthenticated", 401, "the token is not known"))
-    assert igor("login").code == 6 and not context_file().exists()
+    assert igor("login").code == 6 and not contexts.names()
 
 
 def test_token_create_prints_the_token_once_and_its_json_as_it_is(igor: Igor, node: FakeNode) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from igor_node import words
+from igor_node.cli import contexts
 from igor_node.cli import target as places
-from igor_node.cli.target import find_target, normal_address, read_context, remember_index, remembered_index, write_context
+from igor_node.cli.contexts import Context
+from igor_node.cli.target import find_target, normal_address, remember_index, remembered_index
 
 A, B, C = "http://127.0.0.1:1001", "http://127.0.0.1:1002", "http://127.0.0.1:1003"
 
@@ -20,6 +22,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An environment with a home of its own; also root's default directory is in it."""
     monkeypatch.setattr(places, "default_data_dir", lambda environ: Path(environ["HOME"]) / "default")
     return {"HOME": str(tmp_path)}
+
+
+def write_context(nodes: list[str], token: str, environ: dict[str, str], name: str = "x") -> Path:
+    path = contexts.write(Context(name, "cluster", tuple(nodes), token), environ)
+    contexts.use(name, environ)
+    return path
 
 
 def data_dir(folder: Path, address: str, token: str | None = "igor1.none.d.secret", peers: str = "") -> Path:
@@ -43,7 +51,7 @@ def test_named_nodes_come_first(home: dict[str, str], tmp_path: Path) -> None:
 def test_then_the_data_directory_with_its_peers(home: dict[str, str], tmp_path: Path) -> None:
     """So that a node's directory still leads to its cluster while that node is down."""
     folder = data_dir(tmp_path / "n1", A, peers=f"{B}\n{C}\n{A}\n")
-    write_context([C], "context", "x", home)
+    write_context([C], "context", home)
     found = find_target(data_dir=folder, environ=home)
     assert found.addresses == (A, B, C) and found.token == "igor1.none.d.secret"
     assert find_target(environ={**home, "IGOR_DATA_DIR": str(folder)}) == found
@@ -52,7 +60,7 @@ def test_then_the_data_directory_with_its_peers(home: dict[str, str], tmp_path: 
 def test_then_the_login_then_the_default_directory(home: dict[str, str], tmp_path: Path) -> None:
     data_dir(tmp_path / "default", A)
     assert find_target(environ=home).addresses == (A,)
-    write_context([B, C], "context", "x", home)
+    write_context([B, C], "context", home)
     found = find_target(environ=home)
     assert (found.addresses, found.token) == ((B, C), "context")
 
@@ -92,7 +100,7 @@ def test_this_machines_token_goes_to_loopback_alone(home: dict[str, str], tmp_pa
 
 
 def test_a_contexts_token_goes_to_its_own_nodes_alone(home: dict[str, str]) -> None:
-    write_context(["http://10.0.0.1:7946"], "context", "x", home)
+    write_context(["http://10.0.0.1:7946"], "context", home)
     assert find_target(["10.0.0.1:7946"], environ=home).token == "context"
     assert find_target(["10.0.0.2:7946"], environ=home).token is None
 
@@ -129,13 +137,43 @@ def test_tls_is_refused_by_name() -> None:
         normal_address("https://127.0.0.1:7946")
 
 
-def test_the_context_is_private_and_a_broken_one_is_a_clear_fault(home: dict[str, str]) -> None:
-    path = write_context([A], "secret", "x", home)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [file.name for file in path.parent.iterdir()] == ["context.json"]
-    path.write_text("{")
-    with pytest.raises(words.Malformed, match="igor logout removes it"):
-        read_context(home)
+def test_a_context_is_private_and_a_broken_one_is_a_clear_fault(home: dict[str, str]) -> None:
+    path = write_context([A], "secret", home)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [file.name for file in path.parent.iterdir()] == ["x.json"]
+    for broken in ("{", "[]", '{"cluster": 1, "nodes": [], "token": null}', '{"cluster": "c", "nodes": [1]}'):
+        path.write_text(broken)
+        with pytest.raises(words.Malformed, match="igor logout x removes it"):
+            find_target(environ=home)
+
+
+def test_one_of_several_contexts_is_in_use(home: dict[str, str]) -> None:
+    """The last one; the environment or an option names another for one command."""
+    write_context([A], "one", home, "one")
+    write_context([B], "other", home, "other")
+    assert find_target(environ=home).token == "other"
+    assert find_target(environ={**home, "IGOR_CONTEXT": "one"}).token == "one"
+    assert find_target(environ={**home, "IGOR_CONTEXT": "one"}, context="other").token == "other"
+    assert find_target([C], environ={**home, "IGOR_NODE": B}, context="one").addresses == (A,)
+    contexts.use("one", home)
+    assert find_target(environ=home).token == "one"
+    with pytest.raises(words.NotFound, match="there are: one, other"):
+        find_target(environ=home, context="third")
+    contexts.remove("one", home)
+    assert contexts.current(home) is None and contexts.names(home) == ["other"]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 101])
+def test_what_is_no_name_of_a_context(home: dict[str, str], name: str) -> None:
+    with pytest.raises(words.Malformed):
+        contexts.file_of(name, home)
+
+
+def test_a_node_that_is_named_gets_the_token_of_its_own_context(home: dict[str, str]) -> None:
+    """Also where another one is in use."""
+    write_context(["http://10.0.0.1:7946"], "one", home, "one")
+    write_context(["http://10.0.0.2:7946"], "other", home, "other")
+    assert find_target(["10.0.0.1:7946"], environ=home).token == "one"
 
 
 def test_the_index_of_the_last_write_is_known_to_the_next_command(home: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
