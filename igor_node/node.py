@@ -37,6 +37,7 @@ from igor_node.http.api.cluster import node_token
 from igor_node.http.app import make_app
 from igor_node.http.auth import compose_token, derive_secret, parse_token
 from igor_node.http.listener import Listener, address_of, open_port
+from igor_node.http.origins import host_of
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
 from igor_node.leader.renewal import is_renewal_token
@@ -338,12 +339,19 @@ class Node:
             logs=self.agent.logs,
             own_token=lambda attempt, token: is_renewal_token(self.key, attempt, token),
             auth=self.settings.auth == "required",
+            oidc=self.settings.oidc,
+            hosts=self._further_hosts(),
             leave=self._remove_member,
             entry=self._entry,
             addresses=self.replica.addresses,
             snapshot=self.ledger.snapshot,
             folder=self.data.path,
         )
+
+    def _further_hosts(self) -> frozenset[str]:
+        """Names under which people open the page, besides this node's addresses."""
+        redirect = self.settings.oidc.redirect if self.settings.oidc is not None else ""
+        return frozenset({host_of(redirect)} if redirect else ())
 
     async def _lead(self, leader: Leader) -> None:
         """The loops of a leader, for each term that this node leads. A fault in them is logged, and they begin anew from the ledger."""

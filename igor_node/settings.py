@@ -15,6 +15,7 @@ gets the result.
     log_format          IGOR_LOG_FORMAT     --log-format      text on a terminal, else json
     log_level           IGOR_LOG_LEVEL      --log-level       info
     environment = {…}   -                   -                 none: what each command here finds in its environment
+    oidc = {…}          -                   -                 none: where people log in with the browser (oidc_settings.py)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from igor_node.oidc_settings import OidcSettings, read_oidc
 from igor_node.words import NAME, Invalid
 
 DEFAULT_LISTEN = "127.0.0.1:7946"
@@ -56,6 +58,7 @@ class NodeSettings:
     log_format: str = "auto"
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict)
+    oidc: OidcSettings | None = None
     given: frozenset[str] = frozenset()
 
     @property
@@ -239,7 +242,7 @@ def _either(choices: tuple[Any, ...]) -> str:
     return ", ".join(str(choice) for choice in choices[:-1]) + f" or {choices[-1]}"
 
 
-FILE_ONLY = frozenset({"environment"})
+FILE_ONLY = frozenset({"environment", "oidc"})
 CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "listen": _address,
     "advertise": _address,
@@ -251,4 +254,5 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "log_format": _one_of(LOG_FORMATS),
     "log_level": _one_of(LOG_LEVELS),
     "environment": _environment,
+    "oidc": read_oidc,
 }

@@ -43,6 +43,8 @@ def mark(found: Outcome) -> str:
 def why_open(route: Route) -> str:
     if route.any_host:
         return "nothing: a probe"
+    if route.path.startswith("/oidc/"):
+        return "nothing, where `[oidc]` is set up; else 401"
     return "the attempt's own token" if route.own_token else "a code that is good once; else 401"
 
 

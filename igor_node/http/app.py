@@ -42,6 +42,8 @@ def make_app(services: Services, table: tuple[Route, ...] = ROUTES) -> web.Appli
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await front.forwarder.close()
+        if front.provider is not None:
+            await front.provider.close()
 
     async def end_streams(app: web.Application) -> None:
         app[FRONT].end_streams()

@@ -23,6 +23,7 @@ from igor_node.http import auth, forward, limits, origins, permissions, problems
 from igor_node.http.events import Hub
 from igor_node.http.failures import Failures
 from igor_node.http.identity import Identities, Known, behalf, client_address
+from igor_node.http.oidc import Provider
 from igor_node.http.routes import Reply, Route, Where
 from igor_node.http.services import LiveView, NodeView, Services
 from igor_node.ledger import commands
@@ -50,6 +51,7 @@ class Front:
         self.failures = Failures(services.clock.monotonic_ns)
         self.identities = Identities(services, self.forwarder, self.failures)
         self.hub = Hub(services)
+        self.provider = Provider(services.oidc, services.key, services.clock) if services.oidc is not None and services.key else None
         self.backing_up = False
         self._streams: dict[asyncio.Task[Any], Call] = {}
         self._in_flight = 0
@@ -215,7 +217,7 @@ def endpoint(front: Front, route: Route) -> Callable[[web.Request], Awaitable[we
             except Unauthenticated as problem:
                 if route.closed is None:
                     raise
-                return route.closed(problem)
+                return route.closed(call, problem)
 
     return answer
 
@@ -227,6 +229,9 @@ def check_host(services: Services, request: web.Request) -> None:
 def check_origin(services: Services, request: web.Request) -> bool:
     """Whether the page of another node asks. Raises Denied for a stranger's."""
     here = f"{'https' if services.tls else 'http'}://{request.headers.get('Host')}"
+    outside = {services.oidc.redirect} if services.oidc is not None and services.oidc.redirect else set()
+    if request.headers.get("Origin") in outside:  # our own page, behind a proxy
+        return False
     return origins.check_origin(request.headers.get("Origin"), here, {services.me.address, *services.peers()})
 
 

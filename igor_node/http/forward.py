@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 
 from igor_node.http.limits import CONNECT_S, PEER_READ_S, PEER_WRITE_S
 
@@ -97,6 +98,19 @@ class Forwarder:
         except (aiohttp.ClientError, TimeoutError) as problem:
             raise NotReached(f"{base}: {problem or 'no answer in time'}") from None
 
+    async def post_json(self, base: str, path: str, body: bytes, headers: Mapping[str, str], within_s: float) -> tuple[int, bytes, int]:
+        """One small write of this node's own, whose `COMMAND` lets it be sent again; the index at which it was done. Raises NotReached or
+        BrokenOff."""
+        sent = {FORWARDED: "1", "Content-Type": "application/json", **headers}
+        try:
+            async with asyncio.timeout(within_s), self._session.post(base + path, data=body, headers=sent) as answer:
+                index = answer.headers.get("Igor-Index", "")
+                return answer.status, await answer.read(), int(index) if index.isdigit() else 0
+        except aiohttp.ClientConnectorError as problem:
+            raise NotReached(f"{base}: {problem}") from None
+        except (aiohttp.ClientError, TimeoutError) as problem:
+            raise BrokenOff(f"{base}: {problem or 'no answer in time'}") from None
+
     async def _whole(self, base: str, request: web.Request, body: bytes, headers: Mapping[str, str], within_s: float) -> web.Response:
         try:
             async with (
@@ -118,6 +132,6 @@ def passed_on(request: web.Request) -> dict[str, str]:
     return {FORWARDED: "1", **request.get(BEHALF, {}), **{name: request.headers[name] for name in PASSED_ON if name in request.headers}}
 
 
-def passed_back(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    igor = {name: value for name, value in answer.headers.items() if name.lower().startswith("igor-")}
-    return {**igor, **{name: answer.headers[name] for name in PASSED_BACK if name in answer.headers}}
+def passed_back(answer: aiohttp.ClientResponse) -> CIMultiDict[str]:
+    known = frozenset(name.lower() for name in PASSED_BACK)
+    return CIMultiDict((name, value) for name, value in answer.headers.items() if name.lower() in known or name.lower().startswith("igor-"))

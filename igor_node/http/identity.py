@@ -33,7 +33,7 @@ TOKENS = frozenset({"tokens"})
 ASKING_AT_ONCE = 5  # strangers with made-up tokens cannot make this node flood the leader
 ASK_WITHIN_S = 1.0
 USED_EVERY_NS = 60 * SECOND  # a token's last use is told to the minute
-CLIENT, PEER = "Igor-Client", "Igor-Peer"
+CLIENT, PEER, HOST = "Igor-Client", "Igor-Peer", "Igor-Host"
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -247,7 +247,13 @@ def _shorten(kept: OrderedDict[str, Any]) -> None:
 def behalf(request: web.Request, services: Services) -> dict[str, str]:
     """What a node that forwards says of the one it forwards for."""
     peer = proven_node(request, services)
-    return {CLIENT: client_address(request, services), **({PEER: peer} if peer is not None else {})}
+    return {CLIENT: client_address(request, services), HOST: asked_host(request), **({PEER: peer} if peer is not None else {})}
+
+
+def asked_host(request: web.Request) -> str:
+    """The Host header of the client's own request. It decides nothing but where a browser is sent."""
+    forwarded = request.headers.get(HOST) if forward.FORWARDED in request.headers else None
+    return (forwarded or request.headers.get("Host") or "")[:300]
 
 
 def client_address(request: web.Request, services: Services) -> str:

@@ -47,6 +47,10 @@ class NoQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
 
+class AnyQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whatever it holds: others wrote it. The handler reads what it knows."""
+
+
 class NoBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -88,7 +92,7 @@ class Route:
     own_token: bool = False  # asks for a token that is none of the ledger's tokens, and checks it itself
     any_host: bool = False  # answered under any host name: for probes
     hidden: bool = False  # not part of the API: pages and files
-    closed: Callable[[Unauthenticated], web.Response] | None = None  # what says 401 instead of a problem: for browsers
+    closed: Callable[[Call, Unauthenticated], web.Response] | None = None  # what says 401 instead of a problem: for browsers
     keyed: bool = True  # whether an Idempotency-Key may stand for the id of the ledger's command
 
 
@@ -102,6 +106,8 @@ def template(path: str) -> str:
 
 def decode_query(kind: type[msgspec.Struct], pairs: Sequence[tuple[str, str]]) -> Any:
     """The query as `kind`. Every fault names its parameter: unknown, repeated, of the wrong type, out of range."""
+    if kind is AnyQuery:
+        return AnyQuery()
     given: dict[str, Any] = {}
     wire = _parameters(kind)
     for name, value in pairs:

@@ -17,6 +17,7 @@ import msgspec
 from igor_node.edges import Clock
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Envelope, encode_envelope
+from igor_node.oidc_settings import OidcSettings
 from igor_node.output import LogPiece
 from raft.interface import Members, NodeId, Proposed, Term
 
@@ -142,6 +143,7 @@ class Services:
     logs: Logs
     own_token: Callable[[str, str], bool] = lambda attempt, token: False  # whether this is the attempt's own; false where no key is
     auth: bool = True
+    oidc: OidcSettings | None = None  # where people log in by a provider of identities
     tls: bool = False  # whether this cluster's listeners are TLS; its nodes then prove by certificate who they are
     leave: Callable[[str], Awaitable[None]] | None = None  # leader: takes a node out of the Raft members before it is removed
     entry: Callable[[Envelope], bytes] = encode_envelope  # a command as the cluster understands it; raises where it does not yet

@@ -46,9 +46,10 @@ CLOSED = """<!doctype html>
 """
 
 
-def closed(problem: Unauthenticated) -> web.Response:
+def closed(call: Call, problem: Unauthenticated) -> web.Response:
     """What a browser is shown that is not logged in. It tells nothing of the cluster."""
-    return web.Response(text=CLOSED.format(""), status=401, content_type="text/html", headers={**SECURITY, **UNKEPT, "WWW-Authenticate": "Bearer"})
+    also = "" if call.front.provider is None else '<p>Or <a href="/oidc/login">log in here</a>.</p>'
+    return web.Response(text=CLOSED.format(also), status=401, content_type="text/html", headers={**SECURITY, **UNKEPT, "WWW-Authenticate": "Bearer"})
 
 
 async def shell(call: Call) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from igor_node.http.api import backup, cluster, events, jobs, logs, page, projects, runs, tokens
+from igor_node.http.api import backup, cluster, events, jobs, logs, oidc, page, projects, runs, tokens
 from igor_node.http.routes import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -14,5 +14,6 @@ ROUTES: tuple[Route, ...] = (
     *projects.ROUTES,
     *events.ROUTES,
     *tokens.ROUTES,
+    *oidc.ROUTES,
     *page.ROUTES,
 )

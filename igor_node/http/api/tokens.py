@@ -32,9 +32,11 @@ class TokenBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class SessionBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`code` of a login link makes a session; without it, and with a token, a new link is made."""
+    """`code` of a login link makes a session; without it, and with a token, a new link is made. With `verifier` the code is one that a log-in in the
+    browser gave to a program, and the answer is its token."""
 
     code: str | None = None
+    verifier: str = ""
 
 
 async def who_am_i(call: Call) -> Any:
@@ -121,6 +123,9 @@ async def session(call: Call) -> Any:
         return make_link(call)
     response = web.json_response({"logged_in": True}, status=201)
     try:
+        if call.body.verifier:
+            call.front.failures.check(call.address)
+            return Reply({"token": call.front.links.use(call.body.code, call.now(), verifier=call.body.verifier)}, status=201)
         await set_session(call, response, call.body.code)
     except sessions.NotOurs as problem:
         raise call.front.identities.failed(call.request, problem) from None

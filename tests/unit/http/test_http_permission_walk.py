@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from igor_node.http.api.oidc import seal
 from igor_node.http.api.table import ROUTES
 from igor_node.http.auth import compose_token, hash_secret
 from igor_node.http.permissions import Outcome, Reach, Standing, outcome
@@ -21,7 +22,7 @@ from igor_node.http.routes import Route, template
 from igor_node.ledger import commands
 from igor_node.words import Role
 from tests.unit.http.test_http_routes import is_problem
-from tests.unit.http.world import Answer, World, node_secret, node_token
+from tests.unit.http.world import KEY, Answer, World, node_secret, node_token
 
 OWN, FOREIGN = "own-shop", "foreign-shop"
 PEOPLE = (Role.VIEWER, Role.OPERATOR, Role.DEPLOYER, Role.ADMIN)
@@ -90,6 +91,9 @@ class Sample:
     also: tuple[int, ...] = ()  # what else a permitted request may be answered here
 
 
+LOG_IN = {"token": "l", "hash": "l", "subject": "s", "name": "ann", "role": "viewer", "projects": [], "expires_at": 4 * 10**18}
+
+
 def definitions(place: Place, project: str) -> Any:
     return {"definitions": [{"apiVersion": "igor/v1", "kind": "Job", **JOB}]}
 
@@ -106,6 +110,9 @@ SAMPLES: dict[str, Sample] = {
     "POST /v1/tokens": Sample(body=lambda place, project: {"role": "viewer", "projects": [project]}),
     "PUT /v1/projects/{project}": Sample(body=definitions, headers={"If_Match": '"1"'}),
     "POST /v1/projects/{project}/plan": Sample(body=definitions),
+    "POST /v1/logins": Sample(
+        body=lambda place, project: LOG_IN, headers={"Igor_Seal": seal(KEY, json.dumps(LOG_IN, separators=(",", ":")).encode())}
+    ),
     "GET /v1/upcoming": Sample("?limit=1000"),
 }
 

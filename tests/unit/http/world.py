@@ -23,6 +23,7 @@ from igor_node.http.listener import Listener, address_of, open_port
 from igor_node.http.services import LiveView, Me, Services
 from igor_node.http.sessions import cookie_name
 from igor_node.ledger import commands
+from igor_node.oidc_settings import OidcSettings
 from igor_node.output import LogLine, LogPiece
 from igor_node.words import Instant, NotFound, Role
 from tests.harness.direct import DirectCluster, DirectReplica
@@ -106,7 +107,17 @@ class Answer:
 
 
 class World:
-    def __init__(self, folder: Path, *names: str, auth: bool = True, workers: Sequence[str] = (), cluster: str = "test-cluster") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *names: str,
+        auth: bool = True,
+        workers: Sequence[str] = (),
+        cluster: str = "test-cluster",
+        oidc: OidcSettings | None = None,
+    ) -> None:
+        self._oidc = oidc
+        self.folder = folder
         self.cluster = DirectCluster(folder, cluster)
         self.nodes: dict[str, Node] = {}
         self._names = names
@@ -157,6 +168,7 @@ class World:
             logs=(output := Output()),
             own_token=lambda attempt, token: token == "good",
             auth=self._auth,
+            oidc=self._oidc,
         )
         node = self.nodes[name] = Node(name, url, replica, output, streams, services, [], holds_ledger=name not in self._workers)
         listener = self._listeners[name] = contextlib.AsyncExitStack()
