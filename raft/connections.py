@@ -1,6 +1,7 @@
 """One connection of consensus, in either direction: dialling, the hello of `wire.py`, then messages one way. `links.py` owns them all.
 
-Nothing here blocks, and nothing is decided but when to dial again. Methods are called in the tick thread, when epoll or a deadline says so.
+In a cluster with TLS the handshake comes before the hello (`tls.py`), step by step when epoll says so, within the same deadline. Nothing here
+blocks, and nothing is decided but when to dial again. Methods are called in the tick thread, when epoll or a deadline says so.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from raft import wire
+from raft import tls, wire
 from raft.addresses import Address
 from raft.interface import NodeId
 from raft.messages import Message
@@ -29,6 +31,7 @@ PAUSE_MAX_S = 0.25
 CONNECT_TIMEOUT_S = 0.5
 UNHEARD_MS = 1_000  # TCP_USER_TIMEOUT of a connection for messages
 STALLED_MS = 10_000  # and of one that came in, which may be a snapshot's: a disk may hold up its reader
+ANSWER_BYTES = 4 * 1024  # of an answer to a hello, in one turn
 READ_BYTES = 256 * 1024  # from one socket in one turn, so that one peer cannot keep a tick to itself
 LOOK_AGAIN_S = 0.05  # while a name is resolved
 ALIVE_S = 2.0  # a sender that said something so lately is alive: a leader hears ten answers a second
@@ -48,6 +51,7 @@ class Outgoing:
         self.deadline: float | None = links.monotonic()  # idle: dial then; dialling: give up then; up: none
         self._sock: socket.socket | None = None
         self._connecting = False
+        self._shaking = False  # hands, as TLS calls it
         self._failures = 0
         self._refused_at: float | None = None  # since when the peer says that this node must not go on
         self._start_clean()
@@ -85,18 +89,21 @@ class Outgoing:
             self._links.note_unflushed(self)
 
     def flush(self) -> None:
-        if self._sock is None or self._connecting:
+        if self._sock is None or self._connecting or self._shaking:
             return
         try:
             empty = self._queue.flush(self._sock)
         except OSError as problem:
-            self._fail(str(problem.strerror))
+            self._fail(tls.in_words(problem))
             return
         if empty == self._blocked:  # ask for writability only while something waits for it
             self._blocked = not empty
             self._links.watch_again(self, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._blocked else 0))
 
     def ready(self, mask: int) -> None:
+        if self._shaking:
+            self._shake_hands()
+            return
         if mask & selectors.EVENT_WRITE:
             if self._connecting and not self._finish_connect():
                 return
@@ -142,14 +149,57 @@ class Outgoing:
             return False
         self._connecting = False
         self.deadline = self._links.monotonic() + HELLO_TIMEOUT_S
+        if self._links.tls is not None:
+            self._begin_tls(self._links.tls)
+            return False
         self._blocked = True  # EVENT_WRITE is asked for; the flush that follows takes it back
         self._queue.push(self._hello.opening)
         return True
 
+    def _begin_tls(self, trust: tls.Tls) -> None:
+        try:
+            self.sock.send(wire.MAGIC)  # eight bytes into an empty buffer
+            self._sock = tls.wrap(trust.dialling(), self.sock, accepted=False)
+            self._shaking = True
+        except OSError as problem:
+            self._fail(f"{self.address}: {tls.in_words(problem)}")
+            return
+        self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        try:
+            wanted = shake_hands(self.sock)
+            if wanted:
+                self._links.watch_again(self, wanted)
+                return
+            self._check_certificate()
+        except (OSError, tls.NotAdmitted) as problem:
+            self._fail(f"{self.address}: {tls.in_words(problem) if isinstance(problem, OSError) else problem}")
+            return
+        self._shaking = False
+        self._links.watch_again(self, selectors.EVENT_READ)
+        self._queue.push(self._hello.hello)
+        self.flush()
+
+    def _check_certificate(self) -> None:
+        node = self._links.admit(self.sock)
+        if node != self.peer:
+            raise tls.NotAdmitted(f"the certificate of the node there is that of {node}")
+
+    def check_member(self) -> None:
+        """Somebody was taken out of the cluster: perhaps the node at the other end."""
+        if self._sock is not None and not self._connecting and not self._shaking:
+            try:
+                self._links.admit(self._sock)
+            except tls.NotAdmitted as problem:
+                self._fail(str(problem))
+
     def _read(self) -> None:
         """Only answers to the hello come this way; after it, nothing but the end."""
         try:
-            data = self.sock.recv(4096)
+            data = tls.receive(self.sock, ANSWER_BYTES)
+            if data is None:
+                return
             if not data:
                 self._fail("the other side closed the connection")
                 return
@@ -160,10 +210,8 @@ class Outgoing:
                 self._queue.push(self._hello.receive(body))
                 self._come_up()
                 self.flush()  # the proof waits for no message: a follower may have none to send, and is known only by its proof
-        except BlockingIOError:
-            return
         except OSError as problem:
-            self._fail(str(problem.strerror))
+            self._fail(tls.in_words(problem))
         except wire.WireError as problem:
             self._fail(str(problem))
             if isinstance(problem, wire.Refusal) and problem.final is not None:
@@ -201,7 +249,7 @@ class Outgoing:
             self._links.unwatch(self)
             self._sock.close()
             self._sock = None
-        self._connecting = False
+        self._connecting = self._shaking = False
         self._start_clean()
 
 
@@ -219,39 +267,68 @@ class Incoming:
         self._frames = wire.Frames()
         self._answering = wire.Answering(links.own, is_taken=links.is_taken)
         self._magic_left = len(wire.MAGIC)
+        self._shaking = False
         self._open = True
 
     def ready(self, mask: int) -> None:
         try:
-            data = self.sock.recv(READ_BYTES)
-        except BlockingIOError:
-            return
+            if not self._is_open_to_read():
+                return
+            data = tls.receive(self.sock, READ_BYTES)
+            if data is None:
+                return
+            if not data:
+                self.close()
+                return
+            self._heard_at = self._links.monotonic()
+            self._take(data)
+        except (wire.WireError, msgspec.DecodeError, tls.NotAdmitted) as problem:
+            self._refuse(str(problem))
+        except ssl.SSLError as problem:
+            self._links.complain(self.peer or "a stranger", tls.in_words(problem))
+            self.close()
         except OSError:
             self.close()
-            return
-        if not data:
-            self.close()
-            return
-        self._heard_at = self._links.monotonic()
+
+    def _is_open_to_read(self) -> bool:
+        """Whether MAGIC, and with TLS the handshake, are through."""
+        if self._magic_left and not self._take_magic():
+            return False
+        if self._shaking:
+            wanted = shake_hands(self.sock)
+            if wanted:
+                self._links.watch_again(self, wanted)
+                return False
+            self._shaking = False
+            self._links.watch_again(self, selectors.EVENT_READ)
+            self._answering.certified = self._admit()
+        return True
+
+    def _admit(self) -> NodeId:
         try:
-            self._take(data)
-        except (wire.WireError, msgspec.DecodeError) as problem:
-            self._refuse(str(problem))
+            return self._links.admit(self.sock)
+        except tls.NotAdmitted as problem:
+            raise self._answering.refuse(str(problem)) from None
+
+    def check_member(self) -> None:
+        """Somebody was taken out of the cluster: perhaps the node at the other end."""
+        if self._answering.certified is not None:  # also one whose hello is not through: its certificate was looked at before
+            try:
+                self._links.admit(self.sock)
+            except tls.NotAdmitted as problem:
+                self._links.complain(self._answering.certified, str(problem))
+                self.close()
 
     def is_alive(self, now: float) -> bool:
         """It spoke a moment ago, and its end is not waiting to be read."""
         if now - self._heard_at > ALIVE_S:
             return False
         try:
-            return self.sock.recv(1, socket.MSG_PEEK) != b""
-        except BlockingIOError:
-            return True
+            return not tls.peek_end(self.sock)
         except OSError:
             return False
 
     def _take(self, data: bytes) -> None:
-        if self._magic_left:
-            data = self._take_magic(data)
         self._frames.feed(data)
         if self.peer is None:
             self._take_hello()
@@ -263,13 +340,24 @@ class Incoming:
                 self.has_spoken = True
                 self._links.spoke()
 
-    def _take_magic(self, data: bytes) -> bytes:
+    def _take_magic(self) -> bool:
+        """Nothing behind it is read yet: that may be TLS. True when it is whole. Raises what its end, or a stranger's beginning, is."""
+        try:
+            head = self.sock.recv(self._magic_left)
+        except BlockingIOError:
+            return False
+        if not head:
+            raise ConnectionResetError
         begun = len(wire.MAGIC) - self._magic_left
-        head = data[: self._magic_left]
         if head != wire.MAGIC[begun : begun + len(head)]:
             raise wire.WireError("it does not begin as a Raft connection")
         self._magic_left -= len(head)
-        return data[len(head) :]
+        if self._magic_left:
+            return False
+        if self._links.tls is not None:
+            self.sock = tls.wrap(self._links.tls.accepting(), self.sock, accepted=True)
+            self._shaking = True
+        return True
 
     def _take_hello(self) -> None:
         while not self._answering.done and (body := self._frames.next()) is not None:
@@ -290,7 +378,8 @@ class Incoming:
     def _refuse(self, reason: str) -> None:
         self._links.complain(self.peer or "a stranger", reason)
         try:
-            self.sock.send(self._answering.answer)
+            if self._answering.answer:
+                self.sock.send(self._answering.answer)
         except OSError:
             pass  # it need not hear why
         self.close()
@@ -305,6 +394,18 @@ class Incoming:
         if self._open:
             self._release()
             self.sock.close()
+
+
+def shake_hands(sock: socket.socket) -> int:
+    """One step of the handshake: what to wait for, 0 when it is done. Raises OSError."""
+    assert isinstance(sock, ssl.SSLSocket)
+    try:
+        sock.do_handshake()
+    except ssl.SSLWantReadError:
+        return selectors.EVENT_READ
+    except ssl.SSLWantWriteError:
+        return selectors.EVENT_READ | selectors.EVENT_WRITE
+    return 0
 
 
 def prepare(sock: socket.socket, stalled_ms: int = STALLED_MS) -> None:

@@ -14,10 +14,11 @@ import logging
 import random
 import selectors
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from raft import wire
+from raft import tls, wire
 from raft.addresses import Names
 from raft.connections import Incoming, Outgoing, prepare
 from raft.interface import NodeId
@@ -54,8 +55,11 @@ class _Connection(Protocol):
 
 
 class Links:
-    def __init__(self, own: wire.Credentials, observer: Observer, monotonic: Callable[[], float], chance: random.Random) -> None:
+    def __init__(
+        self, own: wire.Credentials, observer: Observer, monotonic: Callable[[], float], chance: random.Random, trust: tls.Tls | None = None
+    ) -> None:
         self.own = own
+        self.tls = trust
         self.observer = observer
         self.monotonic = monotonic
         self.chance = chance
@@ -93,6 +97,14 @@ class Links:
         for connection in [one for one in self._incoming if one.peer in gone]:
             connection.close()
         self._match_outgoing()
+
+    def check_members(self) -> None:
+        """Somebody was taken out: what it has open is closed now, and it is admitted no more."""
+        if self.tls is not None:
+            for incoming in list(self._incoming):
+                incoming.check_member()
+            for outgoing in list(self._outgoing.values()):
+                outgoing.check_member()
 
     def hint(self, addresses: Mapping[NodeId, str]) -> None:
         """Where peers may be found, if they are not where they were."""
@@ -170,6 +182,11 @@ class Links:
 
     def unwatch(self, connection: _Connection) -> None:
         self._selector.unregister(connection.sock)
+
+    def admit(self, sock: socket.socket) -> NodeId:
+        """The node at the other end, by its certificate. Raises NotAdmitted."""
+        assert self.tls is not None and isinstance(sock, ssl.SSLSocket)
+        return self.tls.admit(sock)
 
     def note_unflushed(self, link: Outgoing) -> None:
         self._unflushed.add(link)

@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from raft import membership, wire
+from raft import membership, tls, wire
 from raft.engine import Engine, PeerView, State
 from raft.interface import Applied, Busy, Entry, Halted, Kind, Members, NodeId, NotLeader, StateMachine, Term, Unknown
 from raft.journal import Journal, JournalFailed
@@ -103,6 +103,7 @@ class Pump:
         post: Callable[[News], None],
         monotonic: Callable[[], float],
         chance: random.Random,
+        trust: tls.Tls | None = None,
     ) -> None:
         self.proposals: deque[Proposal] = deque()
         self.calls: deque[Callable[[], None]] = deque()
@@ -117,7 +118,7 @@ class Pump:
         self._machine = machine
         self._post = post
         self._monotonic = monotonic
-        self._links = Links(own, self, monotonic, chance)
+        self._links = Links(own, self, monotonic, chance, trust)
         self._sleeping = False
         self._stopping = False
         self._outcomes: list[tuple[Any, Any]] = []
@@ -133,7 +134,7 @@ class Pump:
         self._vote_at = monotonic()
         self._members: Members | None = None
         self._peers: Mapping[NodeId, PeerView] = {}
-        self._transfers = Transfers(own=own, folder=folder, machine=machine, call=self.call, install=self._install, monotonic=monotonic)
+        self._transfers = Transfers(own=own, folder=folder, machine=machine, call=self.call, install=self._install, monotonic=monotonic, trust=trust)
         self.view = self._see()
 
     # --- any thread
@@ -423,6 +424,10 @@ class Pump:
 
     def hint(self, addresses: Mapping[NodeId, str]) -> None:
         self._links.hint(addresses)
+
+    def check_members(self) -> None:
+        self._links.check_members()
+        self._transfers.check_members()
 
     def refused(self, reason: str) -> None:
         self.was_refused = True

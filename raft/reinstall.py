@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raft import snapshot, wire
+from raft import snapshot, tls, wire
 from raft.disk import RealDisk
 from raft.interface import Applied, Halted, Members, NodeId
 from raft.journal import Journal
@@ -17,7 +17,9 @@ from raft.recovery import read_epoch
 from raft.segment import Damaged
 
 
-def fetch_copy(*, node: NodeId, address: str, cluster: str, key: bytes, folder: Path, members: Members, path: Path) -> Applied:
+def fetch_copy(
+    *, node: NodeId, address: str, cluster: str, key: bytes, folder: Path, members: Members, path: Path, trust: tls.Tls | None = None
+) -> Applied:
     """Writes it to `path`, checked against the sender's checksums and synced, and says where it stands.
 
     Blocks. Raises snapshot.TransferFailed where no member could give one: try again.
@@ -29,7 +31,7 @@ def fetch_copy(*, node: NodeId, address: str, cluster: str, key: bytes, folder: 
         if member.id == node:
             continue
         try:
-            stands = snapshot.fetch(own, member.id, member.address, path)
+            stands = snapshot.fetch(own, member.id, member.address, path, trust)
         except (snapshot.TransferFailed, OSError) as problem:
             failures.append(f"{member.id} at {member.address}: {problem}")
             continue

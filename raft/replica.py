@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from raft import membership, snapshot, wire
+from raft import membership, snapshot, tls, wire
 from raft.disk import Disk, RealDisk
 from raft.engine import Engine, PeerView, State
 from raft.interface import ENTRY_LIMIT_BYTES, Busy, Halted, Member, Members, NodeId, NotLeader, Proposed, StateMachine, Term, Unknown
@@ -113,16 +113,17 @@ class Replica:
         on_applied: Callable[[int], None] | None = None,
         on_halt: Callable[[str], None] | None = None,
         disk: Disk | None = None,
+        trust: tls.Tls | None = None,
     ) -> Replica:
         """`found` on an empty folder makes a new cluster with this node as its only voter; without it an empty node waits for a leader to connect.
-        `epoch` is what a joiner was told of its cluster; the folder keeps it (`recovery.py`).
+        `epoch` is what a joiner was told of its cluster; the folder keeps it (`recovery.py`). With `trust` every link is inside TLS.
 
         Raises Halted with one clear line where the folder, the journal or the state machine forbid a start.
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         replica = cls(node, settings, on_applied, on_halt)
         own = wire.Credentials(cluster, node, address, key, epoch, secrets.token_hex(8))
-        pump = await asyncio.to_thread(_build, own, folder, machine, found, settings, disk or RealDisk(), replica._post)
+        pump = await asyncio.to_thread(_build, own, folder, machine, found, settings, disk or RealDisk(), replica._post, trust)
         replica._pump = pump
         replica._applied = pump.view.applied_index
         replica._thread = threading.Thread(target=pump.run, name="raft", daemon=True)
@@ -314,6 +315,10 @@ class Replica:
         """Where members may be found if they moved while this node could not hear of it. Whoever is there must prove who it is."""
         self._pump.call(lambda: self._pump.hint(addresses))
 
+    def check_members(self) -> None:
+        """Somebody was taken out of the cluster: connections of nodes that `trust` admits no more are closed at once."""
+        self._pump.call(self._pump.check_members)
+
     @property
     def was_refused(self) -> bool:
         """Halted because the cluster will have no more of it: an older epoch, or a copied data directory."""
@@ -417,7 +422,14 @@ def _expire(proposal: Proposal, timeout: float) -> None:
 
 
 def _build(
-    own: wire.Credentials, folder: Path, machine: StateMachine, found: bool, settings: Settings, disk: Disk, post: Callable[[News], None]
+    own: wire.Credentials,
+    folder: Path,
+    machine: StateMachine,
+    found: bool,
+    settings: Settings,
+    disk: Disk,
+    post: Callable[[News], None],
+    trust: tls.Tls | None = None,
 ) -> Pump:
     """Everything of a start that reads the disk. In a thread, so that the loop goes on."""
     try:
@@ -442,4 +454,4 @@ def _build(
     except Halted:
         journal.close()
         raise
-    return Pump(engine=engine, journal=journal, machine=machine, own=own, folder=folder, post=post, monotonic=boot_s, chance=chance)
+    return Pump(engine=engine, journal=journal, machine=machine, own=own, folder=folder, post=post, monotonic=boot_s, chance=chance, trust=trust)

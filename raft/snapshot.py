@@ -19,6 +19,7 @@ import hashlib
 import logging
 import os
 import socket
+import ssl
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from raft import copies, wire
+from raft import copies, tls, wire
 from raft.addresses import look_up
 from raft.copies import Copy
 from raft.interface import Applied, NodeId
@@ -144,18 +145,18 @@ class Incoming:
         self.path.unlink(missing_ok=True)
 
 
-def fetch(own: wire.Credentials, leader: NodeId, address: str, path: Path) -> Applied:
+def fetch(own: wire.Credentials, leader: NodeId, address: str, path: Path, trust: tls.Tls | None = None) -> Applied:
     """That node's copy in `path`, checked and synced, and where it stands. Blocks; raises TransferFailed or OSError."""
     incoming = Incoming(path)
-    with fetching(own, leader, address, incoming) as stands:
+    with fetching(own, leader, address, incoming, trust) as stands:
         incoming.forget()
     return stands
 
 
 @contextlib.contextmanager
-def fetching(own: wire.Credentials, leader: NodeId, address: str, incoming: Incoming) -> Iterator[Applied]:
+def fetching(own: wire.Credentials, leader: NodeId, address: str, incoming: Incoming, trust: tls.Tls | None = None) -> Iterator[Applied]:
     """The same, and within it the connection is held: so long the leader keeps the log that follows the copy."""
-    with _open(address) as sock:
+    with _open(address, leader, trust) as sock:
         try:
             frames = wire.Frames()
             _greet(sock, frames, wire.Dialling(own, leader, wire.Purpose.SNAPSHOT))
@@ -168,20 +169,38 @@ def fetching(own: wire.Credentials, leader: NodeId, address: str, incoming: Inco
         yield stands
 
 
-def _open(address: str) -> socket.socket:
+def _open(address: str, leader: NodeId, trust: tls.Tls | None) -> socket.socket:
+    """With TLS MAGIC is sent, and it is known who is there."""
     family, place = look_up(address)[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(CONNECT_TIMEOUT_S)
         sock.connect(place)
+        return sock if trust is None else _begin_tls(sock, leader, trust)
     except OSError:
         sock.close()
         raise
-    return sock
+
+
+def _begin_tls(sock: socket.socket, leader: NodeId, trust: tls.Tls) -> socket.socket:
+    sock.sendall(wire.MAGIC)
+    inner = tls.wrap(trust.dialling(), sock, accepted=False)
+    try:
+        inner.do_handshake()
+        node = trust.admit(inner)
+        if node != leader:
+            raise tls.NotAdmitted(f"the certificate of the node there is that of {node}")
+    except OSError as problem:
+        inner.close()
+        raise TransferFailed(f"no snapshot from {leader}: {tls.in_words(problem)}") from problem
+    except tls.NotAdmitted as problem:
+        inner.close()
+        raise TransferFailed(f"no snapshot from {leader}: {problem}") from problem
+    return inner
 
 
 def _greet(sock: socket.socket, frames: wire.Frames, hello: wire.Dialling) -> None:
-    sock.sendall(hello.opening)
+    sock.sendall(hello.hello if isinstance(sock, ssl.SSLSocket) else hello.opening)
     while not hello.done:
         sock.sendall(hello.receive(_body(sock, frames)))
     frames.limit = wire.FRAME_LIMIT_BYTES

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from raft import snapshot, wire
+from raft import snapshot, tls, wire
 from raft.copies import KEPT_S, Copies
 from raft.interface import Applied, NodeId, StateMachine
 from raft.pace import JUDGE_S, Pace, Regard
@@ -34,9 +35,12 @@ class Transfers:
         call: Callable[[Callable[[], None]], None],
         install: Callable[[Path, Applied], None],
         monotonic: Callable[[], float],
+        trust: tls.Tls | None = None,
     ) -> None:
         """`install` is called in the tick thread, when a copy is complete here."""
         self._own = own
+        self._trust = trust
+        self._served: set[socket.socket] = set()
         self._call = call
         self._install = install
         self._monotonic = monotonic
@@ -65,7 +69,17 @@ class Transfers:
             sock.close()
             return
         self.serving += 1
+        self._served.add(sock)
         threading.Thread(target=self._run_serve, args=(peer, sock, frames, needed), name="raft-snapshot", daemon=True).start()
+
+    def check_members(self) -> None:
+        """Whoever is no member any more gets no more of a copy: its thread finds the connection closed."""
+        for sock in self._served:
+            if self._trust is not None and isinstance(sock, ssl.SSLSocket):
+                try:
+                    self._trust.admit(sock)
+                except tls.NotAdmitted:
+                    tls.cut(sock)
 
     def committed(self, took_s: float) -> None:
         """A proposal of this leader was applied, so long after it was taken."""
@@ -95,9 +109,10 @@ class Transfers:
             log.info("a snapshot that stands at %d went to %s", copy.stands.index, peer)
         except Exception as problem:  # the edge of the thread: the follower asks again, this node goes on
             log.warning("no snapshot for %s: %s: %s", peer, type(problem).__name__, problem)
-        self._call(self._served_one)
+        self._call(lambda: self._served_one(sock))
 
-    def _served_one(self) -> None:
+    def _served_one(self, sock: socket.socket) -> None:
+        self._served.discard(sock)
         self.serving -= 1
         self._served_at = self._monotonic()
 
@@ -113,7 +128,7 @@ class Transfers:
     def _run_fetch(self, leader: NodeId, address: str) -> None:
         installed = threading.Event()
         try:
-            with snapshot.fetching(self._own, leader, address, self._incoming) as stands:
+            with snapshot.fetching(self._own, leader, address, self._incoming, self._trust) as stands:
                 self._call(lambda: self._fetched(stands, installed))
                 installed.wait(snapshot.INSTALL_TIMEOUT_S)
         except (snapshot.TransferFailed, OSError) as problem:

@@ -15,7 +15,7 @@ A proof is HMAC-SHA256 with the cluster's key over everything in the hello, both
 The address lets the answerer dial back: a joiner knows nobody, and a node that comes back on another port is found again.
 Nodes of different epochs refuse each other: `recovery.py` tells why. `instance` is drawn anew at each start: two of one id that both live are a
 copied data directory, and whoever hears the first of them refuses the second. The link itself is neither secret nor sealed here; off loopback it runs
-inside TLS.
+inside TLS (`tls.py`), and then the certificate must be the sender's.
 
     WireError        the other side does not speak as it should; the connection is closed
     └── Refusal      the two do not belong together (cluster, epoch, id, key, version); the text is for the log, `final` for those that
@@ -35,6 +35,7 @@ from typing import Any
 
 import msgspec
 
+from raft import tls
 from raft.interface import NodeId
 
 MAGIC = b"IGORAFT\x01"
@@ -175,7 +176,8 @@ class Dialling:
     def __init__(self, own: Credentials, wanted: NodeId, purpose: Purpose, chance: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._own = own
         self._hello = Hello(own.cluster, own.node, own.address, wanted, purpose, chance(NONCE_BYTES), own.epoch, own.instance)
-        self.opening = MAGIC + frame(self._hello)
+        self.hello = frame(self._hello)
+        self.opening = MAGIC + self.hello
         self.done = False
 
     def receive(self, body: bytes) -> bytes:
@@ -194,6 +196,7 @@ class Answering:
     """The side that accepted: MAGIC is already read. After `done` the other side's `hello` can be believed.
 
     A Refusal carries in `answer` the frame to send before closing. `is_taken` says whether another instance of the hello's sender is alive.
+    `certified`, set before the first body: the node whose certificate the other side has shown; None without TLS.
     """
 
     def __init__(
@@ -203,6 +206,7 @@ class Answering:
         self._is_taken = is_taken
         self._nonce = chance(NONCE_BYTES)
         self._hello: Hello | None = None
+        self.certified: NodeId | None = None
         self.answer = b""
         self.done = False
 
@@ -217,33 +221,35 @@ class Answering:
             return self._challenge(said)
         if self._hello is not None and isinstance(said, Proof):
             if not hmac.compare_digest(said.proof, self._own.prove("dialler", self._hello, self._nonce)):
-                raise self._refuse("it does not hold this cluster's key")
+                raise self.refuse("it does not hold this cluster's key")
             self.done = True
             return b""
         raise WireError(f"a {type(said).__name__} out of turn")
 
     def _challenge(self, hello: Hello) -> bytes:
         own = self._own
+        if self.certified is not None and hello.sender != self.certified:
+            raise self.refuse(f"its certificate is that of {self.certified}, it calls itself {hello.sender[:100]}")
         if hello.cluster != own.cluster:
-            raise self._refuse(f"this node belongs to cluster {own.cluster}, not to {hello.cluster[:100]}")
+            raise self.refuse(f"this node belongs to cluster {own.cluster}, not to {hello.cluster[:100]}")
         if hello.epoch < own.epoch:
-            raise self._refuse(_other_epoch(own.epoch, hello.sender[:100], hello.epoch), Final.OLD_EPOCH)
+            raise self.refuse(_other_epoch(own.epoch, hello.sender[:100], hello.epoch), Final.OLD_EPOCH)
         if hello.epoch > own.epoch:
-            raise self._refuse(_other_epoch(hello.epoch, own.node, own.epoch))
+            raise self.refuse(_other_epoch(hello.epoch, own.node, own.epoch))
         if hello.wanted != own.node:
-            raise self._refuse(f"this is node {own.node}, not {hello.wanted[:100]}")
+            raise self.refuse(f"this is node {own.node}, not {hello.wanted[:100]}")
         if hello.sender == own.node:
-            raise self._refuse(f"both sides call themselves {own.node}: a data directory was copied", Final.COPIED)
+            raise self.refuse(f"both sides call themselves {own.node}: a data directory was copied", Final.COPIED)
         if hello.purpose not in list(Purpose):
-            raise self._refuse(f"a connection for {hello.purpose[:100]!r} is not known here")
+            raise self.refuse(f"a connection for {hello.purpose[:100]!r} is not known here")
         if len(hello.nonce) != NONCE_BYTES:
-            raise self._refuse("a nonce of the wrong length")
+            raise self.refuse("a nonce of the wrong length")
         if self._is_taken(hello):
-            raise self._refuse(f"another process is in service as {hello.sender[:100]}: a data directory was copied", Final.COPIED)
+            raise self.refuse(f"another process is in service as {hello.sender[:100]}: a data directory was copied", Final.COPIED)
         self._hello = hello
         return frame(Challenge(self._nonce, own.prove("answerer", hello, self._nonce)))
 
-    def _refuse(self, reason: str, final: Final | None = None) -> Refusal:
+    def refuse(self, reason: str, final: Final | None = None) -> Refusal:
         self.answer = frame(Refused(reason, final or ""))
         return Refusal(reason)
 
@@ -281,11 +287,8 @@ class SendQueue:
         parts = self._parts
         while parts:
             try:
-                if len(parts) == 1:
-                    sent = sock.send(parts[0])
-                else:
-                    sent = sock.sendmsg([parts[position] for position in range(min(len(parts), BUFFERS_PER_SEND))])
-            except (BlockingIOError, InterruptedError):
+                sent = tls.send(sock, parts, BUFFERS_PER_SEND)
+            except tls.NOT_NOW:
                 return False
             self._drop(sent)
         return True

@@ -32,8 +32,8 @@ def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Callab
     """What came of it, and who was asked. An answer is the index of the copy, or raises."""
     asked: list[str] = []
 
-    def fetch(own: Any, member: str, address: str, path: Path) -> Applied:
-        assert (own.node, own.cluster, own.key) == ("a", "c", b"k")
+    def fetch(own: Any, member: str, address: str, path: Path, trust: Any) -> Applied:
+        assert (own.node, own.cluster, own.key, trust) == ("a", "c", b"k", None)
         asked.append(member)
         return Applied(answers[member](), 1, MEMBERS)
 
