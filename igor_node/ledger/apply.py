@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from igor_node.ledger import commands, schema
+from igor_node.ledger.apply_authorities import drop_authority, set_authority
 from igor_node.ledger.apply_cluster import (
     found_cluster,
     node_changed,
@@ -47,6 +48,8 @@ APPLY: Mapping[type[Command], Apply] = {
     commands.RegisterNode: register_node,
     commands.NodeChanged: node_changed,
     commands.RemoveNode: remove_node,
+    commands.SetAuthority: set_authority,
+    commands.DropAuthority: drop_authority,
     commands.CreateToken: create_token,
     commands.RevokeToken: revoke_token,
     commands.LogIn: log_in,

@@ -84,13 +84,11 @@ def log_in(tx: Transaction, command: LogIn) -> Result:
         return Refused("Invalid", f'"{command.role}" is not a role of people', f"expected one of {', '.join(PEOPLE)}")
     if refused := _unfit(command.projects, command.name):
         return refused
+    if command.role and (refused := _too_many(tx) or _is_taken(tx, command)):
+        return refused
     ended = _end_earlier(tx, command)
     if not command.role:
         return Done({"token": None, "ended": ended})
-    if refused := _too_many(tx):
-        return refused
-    if tx.one(schema.SELECT_TOKEN, command.token) is not None or tx.one(schema.SELECT_TOKEN_BY_HASH, command.hash) is not None:
-        return Refused("Conflict", f"there is a token {command.token} already", "log in again")
     projects = to_json(command.projects).decode()
     tx.execute(
         schema.INSERT_TOKEN,
@@ -99,6 +97,12 @@ def log_in(tx: Transaction, command: LogIn) -> Result:
     tx.event("token", action="logged in", token=command.token, role=command.role, name=command.name)
     tx.touch("tokens")
     return Done({"token": command.token, "ended": ended})
+
+
+def _is_taken(tx: Transaction, command: LogIn) -> Refused | None:
+    if tx.one(schema.SELECT_TOKEN, command.token) is None and tx.one(schema.SELECT_TOKEN_BY_HASH, command.hash) is None:
+        return None
+    return Refused("Conflict", f"there is a token {command.token} already", "log in again")
 
 
 def _end_earlier(tx: Transaction, command: LogIn) -> list[str]:

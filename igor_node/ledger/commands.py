@@ -64,6 +64,21 @@ class RemoveNode(Command, frozen=True, kw_only=True, omit_defaults=True, tag="re
     reason: str = ""
 
 
+class SetAuthority(Command, frozen=True, kw_only=True, omit_defaults=True, tag="set_authority"):
+    """A CA of the cluster: the first at founding, the next at a rotation. `certificates`: PEM, its own first. `sealed_key` is opened with the
+    cluster's key alone (trust/sealing.py); the same CA again with its key sealed anew is a rotation of that key."""
+
+    generation: int
+    certificates: str
+    sealed_key: bytes
+
+
+class DropAuthority(Command, frozen=True, kw_only=True, omit_defaults=True, tag="drop_authority"):
+    """Certificates of this CA are believed no more; the newest cannot be dropped. It stays in what nodes show, for the tokens that name it."""
+
+    generation: int
+
+
 class CreateToken(Command, frozen=True, kw_only=True, omit_defaults=True, tag="create_token"):
     """`projects`: it is good for these alone; none: for all. `by`: the token that makes it, which must still be good when this is applied."""
 
@@ -256,6 +271,8 @@ AnyCommand = (
     | RegisterNode
     | NodeChanged
     | RemoveNode
+    | SetAuthority
+    | DropAuthority
     | CreateToken
     | RevokeToken
     | LogIn

@@ -17,7 +17,7 @@ primary key of runs is their order of creation.
 
 from __future__ import annotations
 
-FIRST_VERSION = 2  # of these tables; version 1 was never released
+FIRST_VERSION = 3  # of these tables; those before it were never released
 APPLICATION_ID = 0x49676F72  # "Igor" in the file's header: nothing else is ever taken for a ledger
 
 # --- where the ledger stands: one row, written with every batch
@@ -77,6 +77,17 @@ INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (node)
 UPDATE_NODE_STATE = "UPDATE nodes SET state = ?, reason = ?, changed_at = ? WHERE node = ?"
 RENAME_NODE = "UPDATE nodes SET name = ?, changed_at = ? WHERE node = ?"
 REMOVE_NODE = "UPDATE nodes SET removed_at = ?, state = 'lost', reason = ?, changed_at = ? WHERE node = ?"
+
+AUTHORITIES = """
+CREATE TABLE authorities(
+  generation INTEGER PRIMARY KEY, certificates TEXT NOT NULL, sealed_key BLOB NOT NULL, set_at INTEGER NOT NULL, dropped_at INTEGER
+) STRICT"""
+"""The cluster's CAs; none in a cluster without TLS. `sealed_key` is worth nothing without the cluster's key, which is in no ledger and no backup."""
+SELECT_AUTHORITY = "SELECT certificates, sealed_key, dropped_at FROM authorities WHERE generation = ?"
+NEWEST_AUTHORITY = "SELECT coalesce(max(generation), 0) FROM authorities"
+UPSERT_AUTHORITY = """
+INSERT INTO authorities VALUES (?, ?, ?, ?, NULL) ON CONFLICT (generation) DO UPDATE SET sealed_key = excluded.sealed_key"""
+DROP_AUTHORITY = "UPDATE authorities SET dropped_at = ? WHERE generation = ? AND dropped_at IS NULL"
 
 TOKENS = """
 CREATE TABLE tokens(
@@ -306,7 +317,7 @@ PRUNE_EVENTS = """
 DELETE FROM events WHERE number IN (SELECT number FROM (SELECT number, at FROM events ORDER BY number LIMIT ?) WHERE at < ?)"""
 
 TABLES = (
-    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, STAGED,
+    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, AUTHORITIES, TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, STAGED,
     DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
     RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, STRETCHES, STAGES, STAGES_QUEUED,
     ATTEMPTS, ATTEMPTS_OPEN, TRIES, EVENTS,

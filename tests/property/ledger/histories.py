@@ -19,6 +19,7 @@ from igor_node.ledger.commands import (
     Command,
     CreateRun,
     CreateToken,
+    DropAuthority,
     EndSession,
     ExplainWaits,
     Fire,
@@ -34,6 +35,7 @@ from igor_node.ledger.commands import (
     ReportEvents,
     ResumeJobs,
     RevokeToken,
+    SetAuthority,
     StagePush,
     Stretch,
     WaitReason,
@@ -65,7 +67,7 @@ class History:
         self.do(self._push())
         self.makers: list[Callable[[], Command]] = [
             *[self._fire] * 8, *[self._create] * 3, *[self._place] * 12, *[self._report] * 16, *[self._cancel] * 2, *[self._lose] * 2,
-            self._pause, self._resume, self._push, self._stretch, self._explain, self._prune, self._node, self._token, self._leave,
+            self._pause, self._resume, self._push, self._stretch, self._explain, self._prune, self._node, self._token, self._leave, self._authority,
             self._stage, self._stage, self._stage, self._note, self._raise,
         ]  # fmt: skip
 
@@ -239,6 +241,11 @@ class History:
                 EndSession(session=token, until=self.book.now + self.chance.randint(0, 10**12)),
             )
         )  # fmt: skip
+
+    def _authority(self) -> SetAuthority | DropAuthority:
+        generation = self.chance.randint(1, 3)
+        made = SetAuthority(generation=generation, certificates=self.chance.choice(("ca", "ca", "other", "")), sealed_key=b"sealed")
+        return self.chance.choice((made, DropAuthority(generation=generation)))
 
     def _prune(self) -> Prune:
         before = self.book.now - self.chance.choice((10, 60, 600)) * SECOND

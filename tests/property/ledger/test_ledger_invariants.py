@@ -168,7 +168,7 @@ def test_a_refused_command_changes_nothing(seed: int) -> None:
 def test_the_histories_reach_what_matters() -> None:
     """A generator that never got anywhere would prove nothing: every state of runs, stages and attempts comes up."""
     runs, stages, attempts, late = set(), set(), set(), 0
-    for seed in range(12):
+    for seed in range(32):
         with tempfile.TemporaryDirectory() as folder:
             history = History(Path(folder), seed)
             with closing(history.book):

@@ -245,7 +245,7 @@ def test_a_ledger_of_a_later_version_is_refused(book: Book) -> None:
     with pytest.raises(Halted, match=r"has version 99, this igor-node knows versions up to \d+; install a newer igor-node here"):
         Ledger(book.path)
     connection = sqlite3.connect(book.path)
-    connection.execute("UPDATE meta SET value = 2 WHERE name = 'ledger_version'")
+    connection.execute("UPDATE meta SET value = 3 WHERE name = 'ledger_version'")
     connection.commit()
     connection.close()
     book.path.with_name("ledger.sqlite-sums").unlink()

@@ -133,7 +133,7 @@ def test_a_ledger_from_before_the_first_release_is_refused(book: Book) -> None:
     with pytest.raises(Halted, match="has version 1, from before the first release"):
         Ledger(book.path)
     with closing(sqlite3.connect(book.path)) as connection:
-        connection.execute("UPDATE meta SET value = 2 WHERE name = 'ledger_version'")
+        connection.execute("UPDATE meta SET value = 3 WHERE name = 'ledger_version'")
         connection.commit()
     book.path.with_name("ledger.sqlite-sums").unlink()
     book.ledger = Ledger(book.path)
