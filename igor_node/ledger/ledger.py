@@ -173,9 +173,10 @@ class Ledger:
             self._on_commit(self._applied.index, ALL_TOPICS)
 
     def close(self) -> None:
-        """Stops the checkpoint thread and leaves the file complete."""
+        """Stops the checkpoint thread and leaves the file complete, if its disk is well."""
         self._checkpoints.stop()
-        self._checkpoints.checkpoint()
+        if self._checkpoints.ill is None:
+            self._checkpoints.checkpoint()
         with self._writing:
             self._connection.close()
         self.pages.close()
@@ -223,6 +224,8 @@ class Ledger:
             connection.execute("COMMIT")
         except BaseException as problem:
             self._lines.forget()
+            if _is_of_the_disk(problem):
+                self._checkpoints.ill = Halted(f"{self.file}: {problem}")
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if isinstance(problem, BrokenInvariant):
@@ -260,6 +263,7 @@ class _Checkpoints:
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._busy = threading.Lock()
+        self.ill: Halted | None = None  # what the disk did not take: whatever it says afterwards is not believed
         self._thread = threading.Thread(target=self._serve, name="igor-checkpoint", daemon=True)
 
     def start(self) -> None:
@@ -284,15 +288,26 @@ class _Checkpoints:
         return self._busy
 
     def checkpoint(self) -> bool:
-        """Copies what there is; True if all that was applied at the start is in the file and synced."""
+        """Copies what there is; True if all that was applied at the start is in the file and synced. Raises Halted where the disk fails, then and
+        ever after: a second sync would say yes to pages that the first one lost."""
+        with self._busy:
+            if self.ill is not None:
+                raise self.ill
+            try:
+                return self._checkpoint()
+            except Halted as problem:
+                self.ill = problem
+                raise
+
+    def _checkpoint(self) -> bool:
         ledger = self._ledger
-        with self._busy, closing(_connect_plain(ledger.file)) as connection:
+        with closing(_connect_plain(ledger.file)) as connection:
             index, complete = self._copy(connection)
             if self._log_bytes() > TRUNCATE_BYTES:
                 # The passive pass has done the most of it: what is left is short, and only now may the log begin anew.
                 with ledger._writing:
                     committed = ledger.pages.note(ledger.pages.read_log())
-                    done, copied = _copy_log(connection, "TRUNCATE")
+                    done, copied = _copy_log(connection, ledger.file, "TRUNCATE")
                     ledger.pages.sync()
                     ledger.pages.settle(committed if done else copied, whole=done)
                     complete = done or complete
@@ -310,7 +325,7 @@ class _Checkpoints:
                 reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # only now the transaction has begun
                 index, log = ledger._applied.index, ledger.pages.read_log()
             committed = ledger.pages.note(log)
-            done, copied = _copy_log(connection, "PASSIVE")
+            done, copied = _copy_log(connection, ledger.file, "PASSIVE")
             ledger.pages.sync()
             ledger.pages.settle(copied, whole=done)
         return index, done or copied >= committed
@@ -351,15 +366,25 @@ class _Checkpoints:
                 self._tell(problem)
                 return
             except sqlite3.Error:
-                # Nothing is lost: the journal keeps what is not durable. Where the disk is ill, the next commit says so and halts.
+                # No room, say. Nothing is lost: the journal keeps what is not durable, and what was not written is written again.
                 _log.exception("copying the write-ahead log into %s failed; it is tried again", self._ledger.file)
             self._stopped.wait(CHECKPOINT_PAUSE_S)
 
 
-def _copy_log(connection: sqlite3.Connection, mode: str) -> tuple[bool, int]:
-    """Whether all of the log is in the file, and how many of its frames are."""
-    busy, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+def _copy_log(connection: sqlite3.Connection, file: Path, mode: str) -> tuple[bool, int]:
+    """Whether all of the log is in the file, and how many of its frames are. Raises Halted where a write or a sync failed."""
+    try:
+        busy, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    except sqlite3.Error as problem:
+        if not _is_of_the_disk(problem):
+            raise
+        raise Halted(f"the write-ahead log could not be copied into {file}: {problem}") from problem
     return not busy and pages == copied, copied
+
+
+def _is_of_the_disk(problem: BaseException) -> bool:
+    """A read, a write or a sync that failed; not a lack of room."""
+    return isinstance(problem, sqlite3.OperationalError) and getattr(problem, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 # --- opening
