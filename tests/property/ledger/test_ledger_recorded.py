@@ -2,7 +2,7 @@
 
 Two replicas of one cluster may run different builds on different Pythons, and must compute the same. So where a digest in `recorded.json` is no
 longer met, ask first which replicas would halt: after a change of `apply` that old logs feel, the answer is a new version of the ledger
-(`igor_node/ledger/versions.py`), not a new record. The history itself may change, too: then record anew, with `RECORD=1 pytest tests/property/ledger`.
+(`igor_node/ledger/versions.py`), not a new record. The history itself may change, too: then record anew, `RECORD=1 pytest tests/property/ledger`.
 """
 
 from __future__ import annotations
