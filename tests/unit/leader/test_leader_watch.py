@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from igor_node.ledger.commands import CancelRun
-from tests.unit.leader.test_leader_hub import Wire, registered
+from igor_node.ledger.commands import CancelRun, RegisterNode
+from tests.unit.leader.test_leader_hub import Wire
 from tests.unit.leader.world import World, job
 
 SLOW_READ_S = 0.2
+
+
+def register(world: World, name: str) -> None:
+    world.propose(RegisterNode(node=f"id-{name}", name=name, address=f"http://{name}:1", slots=4, version="1"))
 
 
 async def test_what_is_placed_while_the_watch_reads_keeps_its_lease(tmp_path, monkeypatch):
@@ -45,10 +49,10 @@ async def test_a_node_that_joins_while_the_watch_reads_keeps_its_stream(tmp_path
         await world.lead()
         await world.run(1)
         monkeypatch.setattr(world.reads, "indexed", slow)
-        await registered(world)
+        register(world, "n1")
         while not reading:
             await world.run(0.05)
-        await registered(world, "n2")
+        register(world, "n2")
         wire = await Wire(world, "n2").open()
         await world.run(SLOW_READ_S * 2)
         assert not wire.task.done()
