@@ -141,7 +141,7 @@ def check_refusals(cluster: Cluster, file: Path, tmp_path: Path) -> None:
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
         check_refused(cluster.igor("restore", str(tmp_path / name), "--data-dir", str(tmp_path / "d")), 1, str(tmp_path / name))
-        assert {path.name for path in (tmp_path / "d").iterdir()} == {"lock"}
+        assert not (tmp_path / "d").exists()
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "letter").write_text("dear")
     check_refused(cluster.igor("restore", str(file), "--data-dir", str(tmp_path / "used")), 3, "letter")
