@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 ANSWER_AGE_S = 5.0  # after which a name is resolved anew
+PORT_MAX = 65_535
 
 Address = tuple[socket.AddressFamily, Any]
 
@@ -46,7 +47,7 @@ class Names:
 def look_up(address: str, *, numeric: bool = False) -> list[Address]:
     """All places of HOST:PORT, [::1]:PORT too. With `numeric` it never asks anybody. At least one, or OSError."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdecimal() or int(port) > PORT_MAX:
         raise ValueError(f"{address!r} is not HOST:PORT")
     flags = socket.AI_NUMERICHOST if numeric else 0
     found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=flags)

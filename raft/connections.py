@@ -215,7 +215,8 @@ class Incoming:
         self.instance = ""
         self.has_spoken = False  # a message came, not only the hello
         self._heard_at = float("-inf")
-        self.deadline: float | None = links.monotonic() + HELLO_TIMEOUT_S
+        self.begun_at = links.monotonic()
+        self.deadline: float | None = self.begun_at + HELLO_TIMEOUT_S
         self._frames = wire.Frames()
         self._answering = wire.Answering(links.own, is_taken=links.is_taken)
         self._magic_left = len(wire.MAGIC)
@@ -235,7 +236,7 @@ class Incoming:
         self._heard_at = self._links.monotonic()
         try:
             self._take(data)
-        except (wire.WireError, msgspec.DecodeError) as problem:
+        except (wire.WireError, *wire.UNREADABLE) as problem:
             self._refuse(str(problem))
 
     def is_alive(self, now: float) -> bool:
@@ -274,8 +275,8 @@ class Incoming:
     def _take_hello(self) -> None:
         while not self._answering.done and (body := self._frames.next()) is not None:
             answer = self._answering.receive(body)
-            if answer and self.sock.send(answer) != len(answer):  # some 100 bytes into an empty buffer
-                raise wire.WireError("it does not read the answer to its hello")
+            if answer:
+                self._answer(answer)
         if not self._answering.done:
             return
         hello = self._answering.hello
@@ -286,6 +287,15 @@ class Incoming:
         self.peer, self.instance, self.deadline = hello.sender, hello.instance, None
         self._frames.limit = wire.FRAME_LIMIT_BYTES
         self._links.welcome(self, hello)
+
+    def _answer(self, answer: bytes) -> None:
+        """Some 100 bytes into an empty buffer."""
+        try:
+            sent = self.sock.send(answer)
+        except OSError as problem:
+            raise wire.WireError(f"it was gone before its hello was answered: {problem.strerror}") from None
+        if sent != len(answer):
+            raise wire.WireError("it does not read the answer to its hello")
 
     def _refuse(self, reason: str) -> None:
         self._links.complain(self.peer or "a stranger", reason)

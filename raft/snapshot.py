@@ -163,7 +163,7 @@ def fetching(own: wire.Credentials, leader: NodeId, address: str, incoming: Inco
             sock.sendall(wire.frame(held))
             sock.settimeout(COPY_TIMEOUT_S)
             stands = _receive(_parts(sock, frames), held, incoming)
-        except (wire.WireError, msgspec.DecodeError, TimeoutError, ValueError) as problem:
+        except (wire.WireError, *wire.UNREADABLE, TimeoutError, ValueError) as problem:
             raise TransferFailed(f"no snapshot from {leader}: {problem}") from problem
         yield stands
 
