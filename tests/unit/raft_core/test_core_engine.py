@@ -392,6 +392,22 @@ def test_only_the_leader_can_ask_for_a_hand_over():
     assert node.turn(("c", TimeoutNow(2))) == []
 
 
+@pytest.mark.parametrize(
+    "later",
+    [AppendReply(7, 1, 1, False, False), VoteReply(7, False, True), VoteRequest(7, 0, 0, transfer=True)],
+    ids=["a reply", "a no", "a candidate"],
+)
+def test_a_wish_to_take_over_is_of_its_leaders_term_only(later):
+    """Another may lead the later term, with a lease: no vote in it may be asked for in the name of the leader before."""
+    node = Node("b", "abc")
+    node.engine.connected("a")
+    node.engine.connected("c")
+    node.turn(("a", Append(2, 1, 1, 1, 1)))
+    sent = node.turn(("a", TimeoutNow(2)), ("c", later))
+    assert node.engine.term == 7 and node.engine.state is State.FOLLOWER
+    assert [message for _, message in sent if isinstance(message, VoteRequest)] == [VoteRequest(8, 1, 1, pre=True)] * 2
+
+
 def test_a_wish_to_take_over_ends_when_another_leads():
     """Else a later election would still claim the leader's consent, and get votes beside a lease."""
     node = Node("b", "abc")
