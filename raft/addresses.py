@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-import threading
 from typing import Any
+
+from raft.threads import begin_thread
 
 ANSWER_AGE_S = 5.0  # after which a name is resolved anew
 PORT_MAX = 65_535
@@ -32,7 +33,8 @@ class Names:
             return answer
         if address not in self._asking:
             self._asking.add(address)
-            threading.Thread(target=self._ask, args=(address, now), name="raft-names", daemon=True).start()
+            if not begin_thread("raft-names", self._ask, address, now):
+                self._asking.discard(address)
         return None
 
     def _ask(self, address: str, now: float) -> None:

@@ -224,7 +224,7 @@ class Incoming:
 
     def ready(self, mask: int) -> None:
         try:
-            data = self.sock.recv(READ_BYTES)
+            data = self.sock.recv(self._links.read_bytes)
         except BlockingIOError:
             return
         except OSError:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from raft import wire
 from raft.addresses import Names
-from raft.connections import Incoming, Outgoing, prepare
+from raft.connections import READ_BYTES, Incoming, Outgoing, prepare
 from raft.interface import NodeId
 from raft.messages import Message
 
@@ -61,6 +61,7 @@ class Links:
         self.chance = chance
         self.received: list[tuple[NodeId, Message]] = []
         self.names = Names()
+        self.read_bytes = READ_BYTES
         self._selector = selectors.DefaultSelector()
         self._waker, self._wake_end = socket.socketpair()
         self._waker.setblocking(False)

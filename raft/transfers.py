@@ -15,6 +15,7 @@ from raft import snapshot, wire
 from raft.copies import KEPT_S, Copies
 from raft.interface import Applied, NodeId, StateMachine
 from raft.pace import JUDGE_S, Pace, Regard
+from raft.threads import begin_thread
 
 BYTES_A_SECOND = 32 * 1024 * 1024  # to all followers together: a gigabyte in half a minute; less while commits feel it
 AT_ONCE = 2  # served; a third follower is sent away and comes again
@@ -64,8 +65,10 @@ class Transfers:
         if self.serving >= AT_ONCE:
             sock.close()
             return
-        self.serving += 1
-        threading.Thread(target=self._run_serve, args=(peer, sock, frames, needed), name="raft-snapshot", daemon=True).start()
+        if begin_thread("raft-snapshot", self._run_serve, peer, sock, frames, needed):
+            self.serving += 1
+        else:
+            sock.close()
 
     def committed(self, took_s: float) -> None:
         """A proposal of this leader was applied, so long after it was taken."""
@@ -108,7 +111,8 @@ class Transfers:
         if self._fetching or self._wanted_at < self._fetch_at:
             return
         self._fetching = self._holds_part = True
-        threading.Thread(target=self._run_fetch, args=(leader, address), name="raft-snapshot", daemon=True).start()
+        if not begin_thread("raft-snapshot", self._run_fetch, leader, address):
+            self._fetch_failed()
 
     def _run_fetch(self, leader: NodeId, address: str) -> None:
         installed = threading.Event()
@@ -116,7 +120,7 @@ class Transfers:
             with snapshot.fetching(self._own, leader, address, self._incoming) as stands:
                 self._call(lambda: self._fetched(stands, installed))
                 installed.wait(snapshot.INSTALL_TIMEOUT_S)
-        except (snapshot.TransferFailed, OSError) as problem:
+        except Exception as problem:  # the edge of the thread: whatever it was, the next try may find it otherwise
             log.warning("no snapshot from %s: %s", leader, problem)
             self._call(self._fetch_failed)
 

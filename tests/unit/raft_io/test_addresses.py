@@ -61,6 +61,20 @@ def test_a_name_that_nobody_knows_is_asked_for_again(hosts: dict[str, str]) -> N
     assert answer(names, 101.0 + ANSWER_AGE_S) == ["127.0.0.1"]
 
 
+def test_without_a_thread_it_is_asked_later(hosts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has no process left, for a moment."""
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    names = Names()
+    hosts["node.example"] = "127.0.0.1"
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        assert names.find("node.example:7946", 100.0) is None
+    assert answer(names, 100.0) == ["127.0.0.1"]
+
+
 def test_a_slow_resolver_is_asked_once(hosts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """And nobody waits for it."""
     asked, go_on = [], threading.Event()

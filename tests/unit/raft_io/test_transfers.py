@@ -106,6 +106,32 @@ def test_a_failed_fetch_is_tried_again_after_a_pause(world):
     world.turn()
 
 
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:" + "9" * 30])
+def test_an_address_that_is_none_is_tried_again_too(world, address):
+    """The leader may be found elsewhere in a moment."""
+    world.transfers.fetch("b", address)
+    world.turn()
+    world.now += RETRY_S + 0.1
+    world.transfers.fetch("b", address)
+    world.turn()
+
+
+def test_without_a_thread_both_ends_try_again(world, monkeypatch):
+    """The machine has no process left: a moment, for whoever is not halted by it."""
+
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        assert world.asked().recv(1) == b""
+        world.transfers.fetch("b", "127.0.0.1:1")
+    assert world.transfers.serving == 0
+    world.now += RETRY_S + 0.1
+    world.transfers.fetch("b", "nowhere")
+    world.turn()
+
+
 def test_what_came_of_a_copy_is_kept_as_long_as_it_may_be_of_use(world):
     """Then no leader has that copy any more, and the log came after all."""
     incoming = snapshot.Incoming(world.folder / snapshot.INCOMING_NAME)
