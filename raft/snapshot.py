@@ -169,7 +169,10 @@ def fetching(own: wire.Credentials, leader: NodeId, address: str, incoming: Inco
 
 
 def _open(address: str) -> socket.socket:
-    family, place = look_up(address)[0]
+    try:
+        family, place = look_up(address)[0]
+    except ValueError as problem:
+        raise TransferFailed(str(problem)) from None
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(CONNECT_TIMEOUT_S)
