@@ -15,8 +15,8 @@ import re
 from pathlib import Path
 
 Identity = tuple[int, int]  # device and number
-SUMS, NOTED = "-sums", "-noted"  # of its pages (pages.py)
-_BESIDE = ("", "-wal", "-shm", "-journal", SUMS, NOTED)  # what SQLite keeps under a file's name, and what we do
+SUMS = "-sums"  # of its pages (pages.py)
+_BESIDE = ("", "-wal", "-shm", "-journal", SUMS)  # what SQLite keeps under a file's name, and what we do
 PART = ".part"  # a copy that is not complete; never taken for a ledger
 
 
@@ -76,8 +76,7 @@ def clear(path: Path) -> None:
 
 def forget_sums(path: Path) -> None:
     """For whoever changed the file itself, beside the ledger: the pages' sums are those of what stood there before, and are made anew."""
-    for suffix in (SUMS, NOTED):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.with_name(path.name + SUMS).unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

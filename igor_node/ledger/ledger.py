@@ -40,6 +40,7 @@ CACHED_STATEMENTS = 512  # more than there are in schema.py: each is compiled on
 CHECKPOINT_PAUSE_S = 1.0  # at least so long between two checkpoints: each costs two syncs
 CHECKPOINT_BYTES = 8 * 1024 * 1024  # of write-ahead log: then a checkpoint is due without being asked for
 TRUNCATE_BYTES = 64 * 1024 * 1024  # of write-ahead log: then the writer is held for a moment, so that the log begins anew
+LEFT_FRAMES = 2_048  # of the log, 8 MiB: what is copied at most while the writer is held
 LOOK_PAUSE_S = 0.1  # between two looks at SLICE_PAGES: 20 MB a second
 PAGE_CACHE_KIB = 64 * 1024
 COPY_BYTES_A_SECOND = 48 * 1024 * 1024  # of a copy that is written beside commits
@@ -177,6 +178,7 @@ class Ledger:
         self._checkpoints.stop()
         if self._checkpoints.ill is None:
             self._checkpoints.checkpoint()
+            self.pages.end()
         with self._writing:
             self._connection.close()
         self.pages.close()
@@ -193,7 +195,7 @@ class Ledger:
         except BaseException:
             self.pages.close()
             raise
-        self.pages.attach()
+        self.pages.begin()
         self._applied, self._stand = _position(self._connection)
         mark = self._connection.execute(schema.LAST_DIGEST).fetchone()
         self._mark = None if mark is None else Mark(*mark)
@@ -302,22 +304,24 @@ class _Checkpoints:
     def _checkpoint(self) -> bool:
         ledger = self._ledger
         with closing(_connect_plain(ledger.file)) as connection:
-            index, complete = self._copy(connection)
-            if self._log_bytes() > TRUNCATE_BYTES:
-                # The passive pass has done the most of it: what is left is short, and only now may the log begin anew.
+            index, complete, left = self._copy(connection)
+            if self._log_bytes() > TRUNCATE_BYTES and left < LEFT_FRAMES:
+                # The passive pass has done the most of it: what is left is short, and only now may the log begin anew. While somebody reads an
+                # earlier state it cannot, and the writer is not held for nothing.
                 with ledger._writing:
-                    committed = ledger.pages.note(ledger.pages.read_log())
-                    done, copied = _copy_log(connection, ledger.file, "TRUNCATE")
-                    ledger.pages.sync()
-                    ledger.pages.settle(committed if done else copied, whole=done)
-                    complete = done or complete
+                    ledger.pages.note(ledger.pages.read_log())
+                    done, _ = _copy_log(connection, ledger.file, "TRUNCATE")
+                ledger.pages.sync()
+                if done:
+                    ledger.pages.settle()
+                complete = done or complete
             if complete:
                 ledger._durable = max(ledger._durable, index)
             return complete
 
-    def _copy(self, connection: sqlite3.Connection) -> tuple[int, bool]:
-        """Up to which index, and whether all of that was copied. The reader keeps the log from beginning anew before its pages' sums are settled, and
-        holds the copying to what was noted."""
+    def _copy(self, connection: sqlite3.Connection) -> tuple[int, bool, int]:
+        """Up to which index, whether all of that was copied, and how many frames were not. The reader keeps the log from beginning anew before its
+        pages' sums are settled, and holds the copying to what was noted."""
         ledger = self._ledger
         with closing(_connect_plain(ledger.file)) as reader:
             with ledger._writing:
@@ -327,8 +331,9 @@ class _Checkpoints:
             committed = ledger.pages.note(log)
             done, copied = _copy_log(connection, ledger.file, "PASSIVE")
             ledger.pages.sync()
-            ledger.pages.settle(copied, whole=done)
-        return index, done or copied >= committed
+            if done or copied >= committed:
+                ledger.pages.settle()
+        return index, done or copied >= committed, max(0, committed - copied)
 
     def look(self) -> None:
         """At some more of the pages, beside the work."""
@@ -365,7 +370,7 @@ class _Checkpoints:
             except Halted as problem:
                 self._tell(problem)
                 return
-            except sqlite3.Error:
+            except (sqlite3.Error, OSError):
                 # No room, say. Nothing is lost: the journal keeps what is not durable, and what was not written is written again.
                 _log.exception("copying the write-ahead log into %s failed; it is tried again", self._ledger.file)
             self._stopped.wait(CHECKPOINT_PAUSE_S)
