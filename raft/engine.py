@@ -593,19 +593,22 @@ class Engine(SyncObj):  # type: ignore[misc]
                 self._step_down(now)
 
     def _send_entries(self, peer: Peer, seq: int) -> bool:
-        """What the peer lacks, in messages of bounded size, as many as may be unanswered. True if anything was sent."""
+        """What the peer lacks, in messages of bounded size, as many as may be unanswered; some of it now, and the rest when others have had their
+        turn. True if anything was sent."""
         journal, settings = self._journal, self.settings
-        start, last = self._SyncObj__raftNextIndex[peer], journal.last_index
+        begin: int = self._SyncObj__raftNextIndex[peer]
+        start, stop, last = begin, begin + settings.step_entries, journal.last_index
         flying = self._lead.in_flight(peer)
-        sent = False
         while start <= last and len(flying) < settings.appends_in_flight:
-            entries = journal.entries(start, start + settings.append_entries, settings.append_bytes)
+            if start >= stop:
+                self._must_send = True
+                break
+            entries = journal.entries(start, min(start + settings.append_entries, stop), settings.append_bytes)
             self._send_append(peer, seq, start - 1, entries)
             start += len(entries)
             flying.append(start - 1)
-            sent = True
         self._SyncObj__raftNextIndex[peer] = start
-        return sent
+        return start > begin
 
     def _send_append(self, peer: Peer, seq: int, prev: int, entries: list[Entry]) -> None:
         term_before = self._journal.term_at(prev)

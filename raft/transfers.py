@@ -81,10 +81,16 @@ class Transfers:
     def look_after(self, needed: int, *, hurry: bool) -> None:
         """`hurry`: the log that must be kept meanwhile grows too long."""
         self._pace.hurry = hurry
-        self._copies.drop_old(needed)
+        if self._copies.is_old(needed):
+            begin_thread("raft-remove", self._run_remove, needed)
         if self._holds_part and not self._fetching and self._monotonic() > self._wanted_at + KEPT_S:
-            self._holds_part = False
-            self._incoming.drop()  # the log came after all, and no leader has that copy any more
+            self._fetching = begin_thread("raft-remove", self._run_drop)  # the log came after all, and no leader has that copy any more
+
+    def _run_remove(self, needed: int) -> None:
+        try:
+            self._copies.drop_old(needed)
+        except OSError as problem:  # the next start removes it
+            log.warning("the copy that was handed out is not removed: %s", problem)
 
     def _run_serve(self, peer: NodeId, sock: socket.socket, frames: wire.Frames, needed: int) -> None:
         try:
@@ -129,6 +135,16 @@ class Transfers:
         self._incoming.drop()
         self._fetching = False
         installed.set()
+
+    def _run_drop(self) -> None:
+        try:
+            self._incoming.drop()
+        except OSError as problem:
+            log.warning("what came of a copy is not removed: %s", problem)
+        self._call(self._dropped)
+
+    def _dropped(self) -> None:
+        self._fetching = self._holds_part = False
 
     def _fetch_failed(self) -> None:
         self._fetching = False

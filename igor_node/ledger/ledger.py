@@ -28,7 +28,7 @@ from igor_node.ledger import apply, digest, schema
 from igor_node.ledger.apply import apply_entry, refuse_unfit
 from igor_node.ledger.commands import encode_result
 from igor_node.ledger.digest import Mark
-from igor_node.ledger.files import PART, clear, current_file, remove_old, sync_file, sync_folder, take_place
+from igor_node.ledger.files import PART, clear, current_file, remove_old, set_old_aside, sync_file, sync_folder, take_place
 from igor_node.ledger.lines import Lines
 from igor_node.ledger.pages import SLICE_PAGES, Pages
 from igor_node.ledger.transaction import BrokenInvariant, Specs, Stand, Transaction
@@ -168,8 +168,9 @@ class Ledger:
             self._lines.forget()
             self._open(check=False)
             self._durable = self._applied.index
-            remove_old(self.path)
+            set_old_aside(self.path)
         self._checkpoints.checkpoint()
+        self._checkpoints.remove_old()
         if self._on_commit is not None:
             self._on_commit(self._applied.index, ALL_TOPICS)
 
@@ -265,6 +266,7 @@ class _Checkpoints:
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._busy = threading.Lock()
+        self._has_old = False
         self.ill: Halted | None = None  # what the disk did not take: whatever it says afterwards is not believed
         self._thread = threading.Thread(target=self._serve, name="igor-checkpoint", daemon=True)
 
@@ -280,9 +282,14 @@ class _Checkpoints:
     def ask(self) -> None:
         self._wanted.set()
 
+    def remove_old(self) -> None:
+        """Soon, in this thread."""
+        self._has_old = True
+        self.ask()
+
     def written(self) -> None:
         """After each batch: a long log is copied without being asked for."""
-        if not self._wanted.is_set() and self._log_bytes() > CHECKPOINT_BYTES:
+        if not self._wanted.is_set() and self._ledger.pages.log_bytes() > CHECKPOINT_BYTES:
             self._wanted.set()
 
     def idle(self) -> threading.Lock:
@@ -305,7 +312,7 @@ class _Checkpoints:
         ledger = self._ledger
         with closing(_connect_plain(ledger.file)) as connection:
             index, complete, left = self._copy(connection)
-            if self._log_bytes() > TRUNCATE_BYTES and left < LEFT_FRAMES:
+            if ledger.pages.log_bytes() > TRUNCATE_BYTES and left < LEFT_FRAMES:
                 # The passive pass has done the most of it: what is left is short, and only now may the log begin anew. While somebody reads an
                 # earlier state it cannot, and the writer is not held for nothing.
                 with ledger._writing:
@@ -350,13 +357,6 @@ class _Checkpoints:
         if self._ledger.on_damage is not None:
             self._ledger.on_damage(problem)
 
-    def _log_bytes(self) -> int:
-        file = self._ledger.file
-        try:
-            return os.stat(f"{file}-wal").st_size
-        except FileNotFoundError:
-            return 0
-
     def _serve(self) -> None:
         while not self._stopped.is_set():
             if not self._wanted.wait(None if self._ledger.pages.looked_through else LOOK_PAUSE_S):
@@ -367,6 +367,10 @@ class _Checkpoints:
                 return
             try:
                 self.checkpoint()
+                if self._has_old:
+                    self._has_old = False
+                    with self._busy:
+                        remove_old(self._ledger.path)
             except Halted as problem:
                 self._tell(problem)
                 return

@@ -65,7 +65,7 @@ class Pages:
         self._sums = array("I")
         self._changed: set[int] = set()  # numbers of pages whose sum is not written yet
         self._generation = _IN_USE  # which log was noted last, as its head names it: it changes when the log begins anew
-        self._began_here = False  # that log was begun in this life, so that nothing stands in it that was not written
+        self._began_here = not self.log_bytes()  # the log was begun in this life, so that nothing stands in it that was not written
         self._seen = 0  # frames of it that were noted, up to the last that was committed
         self._open: set[int] = set()  # pages that are noted and not settled
         self._next = 1  # page to look at
@@ -150,7 +150,7 @@ class Pages:
 
     def read_log(self) -> bytes:
         """The head of the log and all frames that are not noted. Short, for the writer is held meanwhile: also where a reader keeps the log from
-        being copied for long."""
+        being copied for long, and where an earlier log was longer than this one and its frames stand behind."""
         try:
             descriptor = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -160,10 +160,24 @@ class Pages:
             begun_anew = _generation(head) != self._generation
             # A log of an earlier life may hold frames behind a torn one, over which SQLite writes: there it is read whole each time.
             seen = self._seen if self._began_here and not begun_anew else 0
-            start = _LOG_HEAD + seen * (_FRAME_HEAD + self._page_bytes)
-            return head + os.pread(descriptor, max(0, os.fstat(descriptor).st_size - start), start)
+            frame_bytes = _FRAME_HEAD + self._page_bytes
+            parts, at = [head], _LOG_HEAD + seen * frame_bytes
+            while part := os.pread(descriptor, READ_PAGES * frame_bytes, at):
+                parts.append(part)
+                at += len(part)
+                last = (len(part) // frame_bytes - 1) * frame_bytes
+                if last < 0 or part[last + 8 : last + 16] != _generation(head):
+                    break
+            return b"".join(parts)
         finally:
             os.close(descriptor)
+
+    def log_bytes(self) -> int:
+        """Of the write-ahead log, as long as it ever was since it was made or truncated."""
+        try:
+            return os.stat(self._wal).st_size
+        except FileNotFoundError:
+            return 0
 
     def note(self, log: bytes) -> int:
         """What `read_log` gave. Returns how many frames of the log are committed, or more."""

@@ -160,6 +160,21 @@ def test_a_reader_that_holds_the_copying_back_does_no_harm(book: Book, tmp_path:
         reopen(book.path)
 
 
+def test_of_the_log_only_what_is_new_is_read_while_the_writer_waits(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of the first log of a life, and of one that began anew in the file of a longer one."""
+    monkeypatch.setattr(pages, "READ_PAGES", 4)
+    found = book.ledger.pages
+    fill(book)
+    assert len(found.read_log()) > found.log_bytes() - 4 * (24 + PAGE)
+    found.note(found.read_log())
+    assert len(found.read_log()) == 32
+    book.ledger._checkpoints.checkpoint()
+    long = found.log_bytes()
+    fill(book, 1)
+    assert found.log_bytes() == long > 100 * PAGE
+    assert len(found.read_log()) < long / 4
+
+
 def test_a_program_that_may_not_open_a_ledger_leaves_it_usable(tmp_path: Path) -> None:
     """Its connection is the last one to be closed, and would copy a log that nobody has noted: the right program would find damaged pages then."""
     book = Book(tmp_path, known=NEWER)

@@ -170,6 +170,17 @@ def test_an_append_is_bounded_and_so_is_what_may_be_unanswered():
     assert [append.prev_index for append in more] == [to_b[-1].prev_index + len(to_b[-1].entries)]
 
 
+def test_who_is_far_behind_gets_a_part_each_turn_so_that_others_have_theirs():
+    """All that may be unanswered at once held the leader's thread for a fifth of a second when a follower came back from a copy."""
+    node = Node("a", "abc")
+    node.lead()
+    node.engine.propose([b"x"] * (3 * SETTINGS.step_entries + 1))
+    sent = []
+    while node.engine.next_deadline() <= node.now:
+        sent.append(sum(len(append.entries) for peer, append in node.turn() if peer == "b"))
+    assert sent == [SETTINGS.step_entries] * 3 + [1]
+
+
 def test_the_largest_entry_goes_alone():
     node = Node("a", "abc")
     node.lead()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -142,4 +143,28 @@ def test_what_came_of_a_copy_is_kept_as_long_as_it_may_be_of_use(world):
     assert world.files() == ["incoming.snapshot", "incoming.snapshot.note"]
     world.now += 2
     world.transfers.look_after(0, hurry=False)
+    world.turn()
     assert world.files() == []
+
+
+def test_the_tick_thread_removes_no_copy_itself(world, monkeypatch):
+    """A file system takes a third of a second for a gigabyte, and nobody gets an answer meanwhile."""
+    removed, real = {}, Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        real(path, missing_ok=missing_ok)
+        removed[path.name] = threading.current_thread()
+
+    snapshot.Incoming(world.folder / snapshot.INCOMING_NAME).path.write_bytes(bytes(100))
+    copies = world.transfers._copies
+    copies.give_back(copies.take(40))
+    monkeypatch.setattr(Path, "unlink", unlink)
+    world.now += KEPT_S + 1
+    world.transfers.look_after(40, hurry=False)
+    world.turn()
+    until = time.monotonic() + SECOND
+    while set(removed) < {"outgoing-1.snapshot", "incoming.snapshot"}:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    assert world.files() == []
+    assert threading.current_thread() not in removed.values()
