@@ -14,6 +14,7 @@ Any error of disk, apply or our own ends in a halt: nothing is sent any more, ev
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
@@ -355,7 +356,7 @@ class Pump:
 
     def _tell(self) -> None:
         before, self.view = self.view, self._see()
-        if self._outcomes or self.view.applied_index != before.applied_index or self.view.leads != before.leads:
+        if self._outcomes or _is_news(before, self.view):
             outcomes, self._outcomes = self._outcomes, []
             self._post(News(self.view.applied_index, outcomes))
 
@@ -378,10 +379,13 @@ class Pump:
 
     def _end(self, reason: str, halted: str | None) -> None:
         """The last thing the thread does. What waits may be in the log or not; what was not taken yet surely is not."""
-        self._give_up(reason)
-        self._outcomes.extend((future, Unknown(reason)) for _, future in self._reads)
         self.halted = halted
         self.ended = True
+        while self.calls:  # those of them that wait for an answer are among who waits then
+            with contextlib.suppress(Exception):
+                self.calls.popleft()()
+        self._give_up(reason)
+        self._outcomes.extend((future, Unknown(reason)) for _, future in self._reads)
         for close in (self._links.close, self._journal.close):
             try:
                 close()
@@ -468,6 +472,10 @@ class Pump:
         self._sync()
         self._give_up("a snapshot was installed here")
         log.info("installed a snapshot that stands at %d", stands.index)
+
+
+def _is_news(before: View, now: View) -> bool:
+    return (before.applied_index, before.leads, before.state, before.term) != (now.applied_index, now.leads, now.state, now.term)
 
 
 def _sameness(message: Message) -> Any:

@@ -285,6 +285,29 @@ async def test_a_close_answers_what_waits(one):
     assert not one.replica._thread.is_alive()
 
 
+async def test_an_end_answers_calls_that_were_not_taken_yet(one):
+    """They do not wait until their time is over."""
+    go_on, entered = threading.Event(), threading.Event()
+    one.machine.before_apply = lambda: (entered.set(), go_on.wait(SECOND))
+    proposed = asyncio.create_task(one.replica.propose(b"x", SECOND))
+    await until(entered.is_set)
+    read = asyncio.create_task(one.replica.read_barrier(10 * SECOND))
+    await asyncio.sleep(0)
+    one.replica._pump.stop()
+    go_on.set()
+    with pytest.raises(Unknown, match="stopping"):
+        await asyncio.wait_for(read, SECOND)
+    await asyncio.wait([proposed])
+
+
+async def test_a_hand_over_is_over_when_another_may_lead_also_before_the_terms_first_entry(one, monkeypatch):
+    """It said at once that this node leads no more, when `leadership` had not told of the term yet."""
+    monkeypatch.setattr(one.replica._pump.engine, "transfer", lambda to: True)
+    monkeypatch.setattr(type(one.replica._pump.engine), "leads_since_applied", None)
+    assert not await one.replica.transfer_leadership(None, 0.2)
+    assert one.replica.status().state == "leader"
+
+
 async def test_a_cancelled_proposal_is_not_taken_when_it_was_not_yet(one):
     """Its caller is gone before the thread looked."""
     go_on = threading.Event()
