@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import msgspec
@@ -50,6 +51,7 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._made = missing(path)  # by this process
 
     # --- the lock
 
@@ -57,6 +59,7 @@ class DataDir:
         """Held until the process ends, however it ends. Raises DataDirProblem where another process has it."""
         try:
             make_folder(self.path)
+            self._made += missing(self.path / "lock")
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -65,6 +68,14 @@ class DataDir:
             ) from None
         except OSError as problem:
             raise unusable(self.path, problem) from None
+
+    def unmake(self) -> None:
+        """For whoever locked it and has no use for it after all: what was made of it goes again, as far as nothing else is in it."""
+        for path in sorted(self._made, reverse=True):
+            try:
+                path.rmdir() if path.is_dir() else path.unlink()
+            except OSError:
+                return
 
     def _who(self) -> str:
         try:
@@ -153,6 +164,11 @@ class DataDir:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def missing(folder: Path) -> list[Path]:
+    """Of a folder and its parents those that are not there, the innermost first."""
+    return list(takewhile(lambda one: not os.path.exists(one), (folder, *folder.parents)))
 
 
 def make_folder(folder: Path) -> None:

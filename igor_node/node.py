@@ -372,7 +372,8 @@ class Node:
         others = [voter for voter in self.replica.status().members.voters if voter.id != self.identity.id]
         if self.halted is None and self.replica.is_leader() and others:
             try:
-                await self.replica.transfer_leadership(None, HAND_OVER_S)
+                if await self.replica.transfer_leadership(None, HAND_OVER_S):
+                    log.info("handed the leadership over")
             except (NotLeader, Unknown, Halted):
                 return  # nobody could take it, so they elect
 
@@ -407,10 +408,12 @@ class Node:
     def _damaged(self, found: Halted) -> None:
         """Found beside the work: the next start takes a copy."""
         try:
-            distrust.distrust_damaged(self.data.path / "ledger.sqlite", self.identity.id, found)
+            distrust.distrust_damaged(self.data.path / "ledger.sqlite", self.identity.id, found, self.ledger.applied().members)
             self._halt(f"{found}; start this node again, and it takes a copy from another member")
         except Halted as nobody:
             self._halt(str(nobody))
+        except OSError as problem:  # the same disk: the next start looks at the ledger as at any
+            self._halt(f"{found}; nor could that be noted: {problem.strerror}")
 
     async def _reinstall(self, path: Path) -> bool:
         """Before consensus begins: a node without a ledger it can trust is down, and neither votes nor acknowledges. False: it was told to stop."""
@@ -436,7 +439,7 @@ class Node:
 
     def _halt(self, reason: str) -> None:
         self.halted = reason
-        if self.replica.was_refused:
+        if hasattr(self, "replica") and self.replica.was_refused:  # a ledger may be found damaged before there is a replica
             self.refused = reason
         self.stop.set()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
 from typing import Any
 
+from raft.threads import begin_thread
+
 ANSWER_AGE_S = 5.0  # after which a name is resolved anew
+PORT_MAX = 65_535
 
 Address = tuple[socket.AddressFamily, Any]
 
@@ -31,7 +33,8 @@ class Names:
             return answer
         if address not in self._asking:
             self._asking.add(address)
-            threading.Thread(target=self._ask, args=(address, now), name="raft-names", daemon=True).start()
+            if not begin_thread("raft-names", self._ask, address, now):
+                self._asking.discard(address)
         return None
 
     def _ask(self, address: str, now: float) -> None:
@@ -46,7 +49,7 @@ class Names:
 def look_up(address: str, *, numeric: bool = False) -> list[Address]:
     """All places of HOST:PORT, [::1]:PORT too. With `numeric` it never asks anybody. At least one, or OSError."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdecimal() or int(port) > PORT_MAX:
         raise ValueError(f"{address!r} is not HOST:PORT")
     flags = socket.AI_NUMERICHOST if numeric else 0
     found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=flags)

@@ -263,7 +263,8 @@ class Incoming:
         self.instance = ""
         self.has_spoken = False  # a message came, not only the hello
         self._heard_at = float("-inf")
-        self.deadline: float | None = links.monotonic() + HELLO_TIMEOUT_S
+        self.begun_at = links.monotonic()
+        self.deadline: float | None = self.begun_at + HELLO_TIMEOUT_S
         self._frames = wire.Frames()
         self._answering = wire.Answering(links.own, is_taken=links.is_taken)
         self._magic_left = len(wire.MAGIC)
@@ -274,7 +275,7 @@ class Incoming:
         try:
             if not self._is_open_to_read():
                 return
-            data = tls.receive(self.sock, READ_BYTES)
+            data = tls.receive(self.sock, self._links.read_bytes)
             if data is None:
                 return
             if not data:
@@ -282,7 +283,7 @@ class Incoming:
                 return
             self._heard_at = self._links.monotonic()
             self._take(data)
-        except (wire.WireError, msgspec.DecodeError, tls.NotAdmitted) as problem:
+        except (wire.WireError, *wire.UNREADABLE, tls.NotAdmitted) as problem:
             self._refuse(str(problem))
         except ssl.SSLError as problem:
             self._links.complain(self.peer or "a stranger", tls.in_words(problem))
@@ -362,8 +363,8 @@ class Incoming:
     def _take_hello(self) -> None:
         while not self._answering.done and (body := self._frames.next()) is not None:
             answer = self._answering.receive(body)
-            if answer and self.sock.send(answer) != len(answer):  # some 100 bytes into an empty buffer
-                raise wire.WireError("it does not read the answer to its hello")
+            if answer:
+                self._answer(answer)
         if not self._answering.done:
             return
         hello = self._answering.hello
@@ -374,6 +375,15 @@ class Incoming:
         self.peer, self.instance, self.deadline = hello.sender, hello.instance, None
         self._frames.limit = wire.FRAME_LIMIT_BYTES
         self._links.welcome(self, hello)
+
+    def _answer(self, answer: bytes) -> None:
+        """Some 100 bytes into an empty buffer."""
+        try:
+            sent = self.sock.send(answer)
+        except OSError as problem:
+            raise wire.WireError(f"it was gone before its hello was answered: {problem.strerror}") from None
+        if sent != len(answer):
+            raise wire.WireError("it does not read the answer to its hello")
 
     def _refuse(self, reason: str) -> None:
         self._links.complain(self.peer or "a stranger", reason)

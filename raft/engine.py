@@ -71,6 +71,7 @@ class Engine(SyncObj):  # type: ignore[misc]
     # Of followers and candidates.
     _chosen: bool  # an election was agreed on, in advance or by the leader's wish
     _by_transfer: bool
+    _chosen_in: Term  # both are of that term: in a later one nobody has agreed to anything
     _asked_term: Term  # votes in advance are out for it; 0: none are
     _asked_granted: set[Peer]
     _granted: set[Peer]
@@ -488,6 +489,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._SyncObj__onMessageReceived(peer, {"type": "timeout_now", "term": message.term})
         if self._SyncObj__transferInProgress and self._SyncObj__raftElectionDeadline == 0:
             self._chosen = self._by_transfer = True
+            self._chosen_in = message.term
 
     # --- elections
 
@@ -500,6 +502,8 @@ class Engine(SyncObj):  # type: ignore[misc]
         if not self._votes or not self._SyncObj__connectedToAnyone():
             self._wait_for_election(now)
             return False
+        if self._chosen_in != self._SyncObj__raftCurrentTerm:
+            self._chosen = self._by_transfer = False
         if self.mends.pre_vote and not self._chosen and self._SyncObj__otherNodes:
             self._ask_in_advance(now)
             return False
@@ -522,6 +526,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         if len(self._asked_granted & self._SyncObj__otherNodes) + 1 > (len(self._SyncObj__otherNodes) + 1) / 2:
             self._asked_term = 0
             self._chosen = True
+            self._chosen_in = self._SyncObj__raftCurrentTerm
             self._SyncObj__raftElectionDeadline = _AT_ONCE
 
     def _after_election(self, now: float) -> None:
@@ -554,7 +559,7 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def _reset_follower(self) -> None:
         self._chosen = self._by_transfer = self._cut_tail = False
-        self._asked_term = self._reply_seq = 0
+        self._asked_term = self._chosen_in = self._reply_seq = 0
         self._asked_granted, self._granted = set(), set()
         self._hint = self._snapshot_from = None
 
@@ -588,19 +593,22 @@ class Engine(SyncObj):  # type: ignore[misc]
                 self._step_down(now)
 
     def _send_entries(self, peer: Peer, seq: int) -> bool:
-        """What the peer lacks, in messages of bounded size, as many as may be unanswered. True if anything was sent."""
+        """What the peer lacks, in messages of bounded size, as many as may be unanswered; some of it now, and the rest when others have had their
+        turn. True if anything was sent."""
         journal, settings = self._journal, self.settings
-        start, last = self._SyncObj__raftNextIndex[peer], journal.last_index
+        begin: int = self._SyncObj__raftNextIndex[peer]
+        start, stop, last = begin, begin + settings.step_entries, journal.last_index
         flying = self._lead.in_flight(peer)
-        sent = False
         while start <= last and len(flying) < settings.appends_in_flight:
-            entries = journal.entries(start, start + settings.append_entries, settings.append_bytes)
+            if start >= stop:
+                self._must_send = True
+                break
+            entries = journal.entries(start, min(start + settings.append_entries, stop), settings.append_bytes)
             self._send_append(peer, seq, start - 1, entries)
             start += len(entries)
             flying.append(start - 1)
-            sent = True
         self._SyncObj__raftNextIndex[peer] = start
-        return sent
+        return start > begin
 
     def _send_append(self, peer: Peer, seq: int, prev: int, entries: list[Entry]) -> None:
         term_before = self._journal.term_at(prev)

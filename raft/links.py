@@ -20,11 +20,11 @@ from typing import Protocol
 
 from raft import tls, wire
 from raft.addresses import Names
-from raft.connections import Incoming, Outgoing, prepare
+from raft.connections import READ_BYTES, Incoming, Outgoing, prepare
 from raft.interface import NodeId
 from raft.messages import Message
 
-STRANGERS_LIMIT = 64  # connections that have not proved anything yet; more are closed at once
+STRANGERS_LIMIT = 64  # connections that have not proved anything yet; for one more the one that waits longest is closed
 INCOMING_LIMIT = 256
 
 COMPLAINTS_KEPT = 16  # reasons of one peer that are not said again
@@ -65,6 +65,7 @@ class Links:
         self.chance = chance
         self.received: list[tuple[NodeId, Message]] = []
         self.names = Names()
+        self.read_bytes = READ_BYTES
         self._selector = selectors.DefaultSelector()
         self._waker, self._wake_end = socket.socketpair()
         self._waker.setblocking(False)
@@ -148,8 +149,7 @@ class Links:
 
     def accept(self, sock: socket.socket) -> None:
         """An accepted socket that begins with MAGIC; it is ours from now on."""
-        strangers = sum(1 for connection in self._incoming if connection.peer is None)
-        if self._closed or strangers >= STRANGERS_LIMIT or len(self._incoming) >= INCOMING_LIMIT:
+        if self._closed or len(self._incoming) >= INCOMING_LIMIT:
             sock.close()
             return
         try:
@@ -157,6 +157,9 @@ class Links:
         except OSError:  # gone already
             sock.close()
             return
+        strangers = [one for one in self._incoming if one.peer is None]
+        if len(strangers) >= STRANGERS_LIMIT:
+            min(strangers, key=lambda one: one.begun_at).close()
         connection = Incoming(self, sock)
         self._incoming.add(connection)
         self.watch(connection, selectors.EVENT_READ)
@@ -213,7 +216,7 @@ class Links:
             if len(said) >= COMPLAINTS_KEPT:
                 said.clear()
             said.add(reason)
-            log.warning("raft link with %s: %s", peer, reason)
+            log.warning("raft link with %s: %s", peer, "".join(letter if letter.isprintable() else "?" for letter in reason))
 
     def content(self, peer: NodeId) -> None:
         self._complaints.pop(peer, None)

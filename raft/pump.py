@@ -14,10 +14,10 @@ Any error of disk, apply or our own ends in a halt: nothing is sent any more, ev
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,11 +26,13 @@ from typing import Any
 import msgspec
 
 from raft import membership, tls, wire
+from raft.connections import READ_BYTES
 from raft.engine import Engine, PeerView, State
 from raft.interface import Applied, Busy, Entry, Halted, Kind, Members, NodeId, NotLeader, StateMachine, Term, Unknown
 from raft.journal import Journal, JournalFailed
 from raft.links import Links
 from raft.messages import Append, Message
+from raft.threads import begin_thread
 from raft.transfers import Transfers
 
 APPLY_ENTRIES = 2_000  # in one batch, at most
@@ -46,6 +48,8 @@ KEEP_BYTES = 16 * 1024 * 1024  # of applied entries, so that a follower that was
 HOLD_BYTES = 64 * 1024 * 1024  # kept at most for a connected follower that lags
 SERVE_HOLD_BYTES = 192 * 1024 * 1024  # while one fetches a snapshot, and shortly after: what was cut then would make it fetch another
 JOURNAL_LIMIT_BYTES = 256 * 1024 * 1024  # in memory; past it no proposal is taken: the state machine's disk does not keep up
+BEHIND_READ_BYTES = 16 * 1024  # past it, while there is something to apply: so much is taken from each connection in a turn
+BEHIND_SPAN_S = 0.25  # and for so long batches are applied, one after another; no longer, for others must be heard
 FSYNC_SAMPLES = 512
 
 log = logging.getLogger("raft")
@@ -172,6 +176,7 @@ class Pump:
 
     def _turn(self) -> None:
         engine = self.engine
+        self._links.read_bytes = BEHIND_READ_BYTES if self._is_behind() else READ_BYTES
         received = self._links.wait(self._pause())
         self._sleeping = False
         for sender, message in received:
@@ -185,6 +190,7 @@ class Pump:
         self._sync()
         self._send()
         self._apply()
+        self._catch_up()
         self._settle()
         self._tell()
         self._look_after()
@@ -291,6 +297,17 @@ class Pump:
         if self._waiting:
             self._answer(entries, results)
 
+    def _is_behind(self) -> bool:
+        """The state machine does not keep up. A leader takes no proposals then; a follower takes less of the log than it applies meanwhile."""
+        return self._journal.uncut_bytes > JOURNAL_LIMIT_BYTES and self.engine.applied_index < self.engine.commit_index
+
+    def _catch_up(self) -> None:
+        until = self._monotonic() + BEHIND_SPAN_S
+        while self._is_behind():
+            self._apply()
+            if self._monotonic() >= until:
+                return
+
     def _fit_apply_limit(self, count: int, took_s: float) -> None:
         """As many as fit into APPLY_SPAN_S at the speed of the last batch; at most twice as many as before, never fewer than APPLY_ENTRIES_MIN."""
         fitting = int(count * APPLY_SPAN_S / max(took_s, 1e-6))
@@ -340,7 +357,7 @@ class Pump:
 
     def _tell(self) -> None:
         before, self.view = self.view, self._see()
-        if self._outcomes or self.view.applied_index != before.applied_index or self.view.leads != before.leads:
+        if self._outcomes or _is_news(before, self.view):
             outcomes, self._outcomes = self._outcomes, []
             self._post(News(self.view.applied_index, outcomes))
 
@@ -363,12 +380,18 @@ class Pump:
 
     def _end(self, reason: str, halted: str | None) -> None:
         """The last thing the thread does. What waits may be in the log or not; what was not taken yet surely is not."""
-        self._give_up(reason)
-        self._outcomes.extend((future, Unknown(reason)) for _, future in self._reads)
         self.halted = halted
         self.ended = True
-        self._links.close()
-        self._journal.close()
+        while self.calls:  # those of them that wait for an answer are among who waits then
+            with contextlib.suppress(Exception):
+                self.calls.popleft()()
+        self._give_up(reason)
+        self._outcomes.extend((future, Unknown(reason)) for _, future in self._reads)
+        for close in (self._links.close, self._journal.close):
+            try:
+                close()
+            except Exception:  # of a disk that is ill, say: who waits must hear of the end all the same
+                log.exception("closing failed")
         outcomes, self._outcomes = self._outcomes, []
         self._post(News(self.view.applied_index, outcomes))
 
@@ -384,7 +407,7 @@ class Pump:
         if leader is not None and self._links.is_known(leader):
             self._transfers.fetch(leader, self._links.address_of(leader))
         if self._journal.wants_spare:
-            threading.Thread(target=self._journal.make_spare, name="raft-spare", daemon=True).start()
+            begin_thread("raft-spare", self._journal.make_spare)
         now = self._monotonic()
         if now >= self._peers_at:
             self._peers_at = now + PEERS_VIEW_S
@@ -454,6 +477,10 @@ class Pump:
         self._sync()
         self._give_up("a snapshot was installed here")
         log.info("installed a snapshot that stands at %d", stands.index)
+
+
+def _is_news(before: View, now: View) -> bool:
+    return (before.applied_index, before.leads, before.state, before.term) != (now.applied_index, now.leads, now.state, now.term)
 
 
 def _sameness(message: Message) -> Any:

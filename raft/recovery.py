@@ -33,7 +33,7 @@ from raft.segment import Damaged
 EPOCH_NAME = "epoch"
 
 
-class Epoch(msgspec.Struct, frozen=True):
+class Epoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):  # a damaged name must not leave the default
     epoch: int = 0
     unfinished: bool = False  # a recovery has begun and not ended
 
@@ -55,7 +55,7 @@ def read_epoch(folder: Path) -> Epoch:
         return msgspec.json.decode(file.read_bytes(), type=Epoch)
     except FileNotFoundError:
         return Epoch()
-    except (OSError, msgspec.DecodeError) as problem:
+    except (OSError, ValueError) as problem:
         raise Halted(f"{file} cannot be read: {problem}; restore it, or empty this node's data directory and let it join again") from problem
 
 

@@ -47,6 +47,8 @@ def _journal_base(folder: Path) -> int:
         journal = Journal.open(RealDisk(), str(folder))
     except Damaged as problem:
         raise Halted(str(problem)) from problem
+    except OSError as problem:
+        raise Halted(f"the journal in {folder} cannot be opened: {problem.strerror or problem}") from problem
     try:
         return journal.base.index
     finally:

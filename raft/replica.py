@@ -209,10 +209,15 @@ class Replica:
             return False
         try:
             async with asyncio.timeout(timeout):
-                await self.lost(term)
+                while self._stands_in(term):  # also before the term's first entry is applied, when `leadership` has not told of it yet
+                    await self._change()
         except TimeoutError:
             return False
         return True
+
+    def _stands_in(self, term: Term) -> bool:
+        view = self._pump.view
+        return view.state == State.LEADER and view.term == term and not self._is_over()
 
     # --- members
 

@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_share: float = 0.9  # of election_min_s: clocks may differ in speed by a tenth
     transfer_s: float = 1.0  # how long a leader that hands over takes no proposals
     append_entries: int = 2_000  # in one message; the receiver works through it in some 10 ms
+    step_entries: int = 1_000  # to one peer in one go: what others wait while a peer that is far behind is served, some 10 ms
     append_bytes: int = ENTRY_LIMIT_BYTES  # in one message, but one entry always goes
     appends_in_flight: int = 8  # to one peer, unanswered: bounds what a slow peer can hold in queues to 8 MiB and a bit
 

@@ -126,7 +126,7 @@ class Incoming:
         try:
             note = msgspec.json.decode(self._note.read_bytes(), type=Note)
             whole = 0 < note.offset <= self.path.stat().st_size
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):
             return Want()
         return Want(note.copy, note.offset) if whole else Want()
 
@@ -164,14 +164,17 @@ def fetching(own: wire.Credentials, leader: NodeId, address: str, incoming: Inco
             sock.sendall(wire.frame(held))
             sock.settimeout(COPY_TIMEOUT_S)
             stands = _receive(_parts(sock, frames), held, incoming)
-        except (wire.WireError, msgspec.DecodeError, TimeoutError, ValueError) as problem:
+        except (wire.WireError, *wire.UNREADABLE, TimeoutError, ValueError) as problem:
             raise TransferFailed(f"no snapshot from {leader}: {problem}") from problem
         yield stands
 
 
 def _open(address: str, leader: NodeId, trust: tls.Tls | None) -> socket.socket:
     """With TLS MAGIC is sent, and it is known who is there."""
-    family, place = look_up(address)[0]
+    try:
+        family, place = look_up(address)[0]
+    except ValueError as problem:
+        raise TransferFailed(str(problem)) from None
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(CONNECT_TIMEOUT_S)
@@ -242,23 +245,28 @@ def _receive(parts: Iterator[Begin | Piece], held: Want, incoming: Incoming) -> 
 
 def _write_pieces(parts: Iterator[Begin | Piece], begin: Begin, file: BinaryIO, incoming: Incoming) -> None:
     offset = written = noted = begin.offset
+    writing = False
     try:
         while offset < begin.size:
             piece = next(parts)
             if not isinstance(piece, Piece) or not _fits(piece, offset, begin.size):
                 raise wire.WireError(f"what came for byte {offset} is damaged or out of order")
+            keep_reserve(file.fileno())
+            writing = True
             file.write(piece.data)
             offset += len(piece.data)
             if offset - written >= PORTION_BYTES:
-                keep_reserve(file.fileno())
                 file.flush()
                 write_out(file.fileno())  # a sync of a file that grows would have the whole file system's journal written each time
                 written = offset
             if offset - noted >= NOTE_BYTES:
                 incoming.note(begin.copy, _sync(file))
                 noted = offset
+            writing = False
     finally:
-        if offset > noted:
+        if writing:  # the disk failed: after that a sync may succeed, and a look find in memory what is not on the disk
+            incoming.forget()
+        elif offset > noted:
             incoming.note(begin.copy, _sync(file))
 
 

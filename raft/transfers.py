@@ -16,6 +16,7 @@ from raft import snapshot, tls, wire
 from raft.copies import KEPT_S, Copies
 from raft.interface import Applied, NodeId, StateMachine
 from raft.pace import JUDGE_S, Pace, Regard
+from raft.threads import begin_thread
 
 BYTES_A_SECOND = 32 * 1024 * 1024  # to all followers together: a gigabyte in half a minute; less while commits feel it
 AT_ONCE = 2  # served; a third follower is sent away and comes again
@@ -68,9 +69,11 @@ class Transfers:
         if self.serving >= AT_ONCE:
             sock.close()
             return
-        self.serving += 1
-        self._served.add(sock)
-        threading.Thread(target=self._run_serve, args=(peer, sock, frames, needed), name="raft-snapshot", daemon=True).start()
+        if begin_thread("raft-snapshot", self._run_serve, peer, sock, frames, needed):
+            self.serving += 1
+            self._served.add(sock)
+        else:
+            sock.close()
 
     def check_members(self) -> None:
         """Whoever is no member any more gets no more of a copy: its thread finds the connection closed."""
@@ -92,10 +95,16 @@ class Transfers:
     def look_after(self, needed: int, *, hurry: bool) -> None:
         """`hurry`: the log that must be kept meanwhile grows too long."""
         self._pace.hurry = hurry
-        self._copies.drop_old(needed)
+        if self._copies.is_old(needed):
+            begin_thread("raft-remove", self._run_remove, needed)
         if self._holds_part and not self._fetching and self._monotonic() > self._wanted_at + KEPT_S:
-            self._holds_part = False
-            self._incoming.drop()  # the log came after all, and no leader has that copy any more
+            self._fetching = begin_thread("raft-remove", self._run_drop)  # the log came after all, and no leader has that copy any more
+
+    def _run_remove(self, needed: int) -> None:
+        try:
+            self._copies.drop_old(needed)
+        except OSError as problem:  # the next start removes it
+            log.warning("the copy that was handed out is not removed: %s", problem)
 
     def _run_serve(self, peer: NodeId, sock: socket.socket, frames: wire.Frames, needed: int) -> None:
         try:
@@ -123,7 +132,8 @@ class Transfers:
         if self._fetching or self._wanted_at < self._fetch_at:
             return
         self._fetching = self._holds_part = True
-        threading.Thread(target=self._run_fetch, args=(leader, address), name="raft-snapshot", daemon=True).start()
+        if not begin_thread("raft-snapshot", self._run_fetch, leader, address):
+            self._fetch_failed()
 
     def _run_fetch(self, leader: NodeId, address: str) -> None:
         installed = threading.Event()
@@ -131,7 +141,7 @@ class Transfers:
             with snapshot.fetching(self._own, leader, address, self._incoming, self._trust) as stands:
                 self._call(lambda: self._fetched(stands, installed))
                 installed.wait(snapshot.INSTALL_TIMEOUT_S)
-        except (snapshot.TransferFailed, OSError) as problem:
+        except Exception as problem:  # the edge of the thread: whatever it was, the next try may find it otherwise
             log.warning("no snapshot from %s: %s", leader, problem)
             self._call(self._fetch_failed)
 
@@ -140,6 +150,16 @@ class Transfers:
         self._incoming.drop()
         self._fetching = False
         installed.set()
+
+    def _run_drop(self) -> None:
+        try:
+            self._incoming.drop()
+        except OSError as problem:
+            log.warning("what came of a copy is not removed: %s", problem)
+        self._call(self._dropped)
+
+    def _dropped(self) -> None:
+        self._fetching = self._holds_part = False
 
     def _fetch_failed(self) -> None:
         self._fetching = False

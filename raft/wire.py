@@ -8,7 +8,8 @@ answers the hello. It begins with the eight bytes of MAGIC, by which the accepto
 in both directions. The hello, before which nothing else is read and frames are at most 4 KiB:
 
     dialler   Hello      cluster and epoch, its id and address, whom it wants, what for, a nonce
-    answerer  Challenge  a nonce of its own, and the proof that it holds the key; or Refused with the reason and what for, and the end
+    answerer  Challenge  a nonce of its own, and the proof that it holds the key; or Refused with the reason and what for, and the end.
+                         That the dialler must not go on counts only with that proof: anybody may listen where a member was
     dialler   Proof      that it holds the key too; messages follow at once
 
 A proof is HMAC-SHA256 with the cluster's key over everything in the hello, both nonces and the side, so it can be neither replayed nor reflected.
@@ -93,8 +94,10 @@ class Proof(msgspec.Struct, frozen=True, tag="proof"):
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
     final: str = ""
+    proof: bytes = b""
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that a decoder raises for bytes that are not what it expects
 _HELLO = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Refused)
 
 
@@ -169,6 +172,9 @@ class Credentials(msgspec.Struct, frozen=True):
     def prove(self, side: str, hello: Hello, nonce: bytes) -> bytes:
         return hmac.digest(self.key, _ENCODER.encode([side, VERSION, hello, nonce]), "sha256")
 
+    def prove_refusal(self, final: str, hello: Hello) -> bytes:
+        return self.prove("refuser", hello, final.encode())
+
 
 class Dialling:
     """The side that opened the connection: send `opening`, give it each body, send what it gives back; `done` when that holds the proof."""
@@ -183,7 +189,8 @@ class Dialling:
     def receive(self, body: bytes) -> bytes:
         said = _decode_hello(body)
         if isinstance(said, Refused):
-            raise Refusal(f"{self._hello.wanted} refuses: {said.reason[:200]}", final=Final(said.final) if said.final in list(Final) else None)
+            known = said.final in list(Final) and hmac.compare_digest(said.proof, self._own.prove_refusal(said.final, self._hello))
+            raise Refusal(f"{self._hello.wanted} refuses: {said.reason[:200]}", final=Final(said.final) if known else None)
         if not isinstance(said, Challenge):
             raise WireError(f"a {type(said).__name__} where a Challenge was due")
         if not hmac.compare_digest(said.proof, self._own.prove("answerer", self._hello, said.nonce)):
@@ -233,24 +240,28 @@ class Answering:
         if hello.cluster != own.cluster:
             raise self.refuse(f"this node belongs to cluster {own.cluster}, not to {hello.cluster[:100]}")
         if hello.epoch < own.epoch:
-            raise self.refuse(_other_epoch(own.epoch, hello.sender[:100], hello.epoch), Final.OLD_EPOCH)
+            raise self._refuse_for_good(_other_epoch(own.epoch, hello.sender[:100], hello.epoch), Final.OLD_EPOCH, hello)
         if hello.epoch > own.epoch:
             raise self.refuse(_other_epoch(hello.epoch, own.node, own.epoch))
         if hello.wanted != own.node:
             raise self.refuse(f"this is node {own.node}, not {hello.wanted[:100]}")
         if hello.sender == own.node:
-            raise self.refuse(f"both sides call themselves {own.node}: a data directory was copied", Final.COPIED)
+            raise self._refuse_for_good(f"both sides call themselves {own.node}: a data directory was copied", Final.COPIED, hello)
         if hello.purpose not in list(Purpose):
             raise self.refuse(f"a connection for {hello.purpose[:100]!r} is not known here")
         if len(hello.nonce) != NONCE_BYTES:
             raise self.refuse("a nonce of the wrong length")
         if self._is_taken(hello):
-            raise self.refuse(f"another process is in service as {hello.sender[:100]}: a data directory was copied", Final.COPIED)
+            raise self._refuse_for_good(f"another process is in service as {hello.sender[:100]}: a data directory was copied", Final.COPIED, hello)
         self._hello = hello
         return frame(Challenge(self._nonce, own.prove("answerer", hello, self._nonce)))
 
-    def refuse(self, reason: str, final: Final | None = None) -> Refusal:
-        self.answer = frame(Refused(reason, final or ""))
+    def refuse(self, reason: str) -> Refusal:
+        self.answer = frame(Refused(reason))
+        return Refusal(reason)
+
+    def _refuse_for_good(self, reason: str, final: Final, hello: Hello) -> Refusal:
+        self.answer = frame(Refused(reason, final, self._own.prove_refusal(final, hello)))
         return Refusal(reason)
 
 
@@ -261,7 +272,7 @@ def _other_epoch(higher: int, node: NodeId, lower: int) -> str:
 def _decode_hello(body: bytes) -> Hello | Challenge | Proof | Refused:
     try:
         said: Hello | Challenge | Proof | Refused = _HELLO.decode(body)
-    except msgspec.DecodeError as problem:
+    except UNREADABLE as problem:
         raise WireError(f"not a hello: {problem}") from None
     return said
 

@@ -277,13 +277,16 @@ def restore(file: Path, data_dir: Path | None, name: str | None) -> None:
     from raft.interface import Halted
 
     folder = data_dir or default_data_dir()
-    make_data_dir(folder)
     data = DataDir(folder)
+    make_data_dir(folder)
     data.lock()
     try:
         header, identity, done = recovery.restore(file, data, name, default_name())
-    except Halted as problem:
-        raise StartFailed(str(problem)) from None
+    except BaseException as problem:
+        data.unmake()
+        if isinstance(problem, Halted):
+            raise StartFailed(str(problem)) from None
+        raise
     when = words.format_instant(words.Instant(header.ledger_time // words.SECOND * words.SECOND))
     click.echo(f"{folder}: node {identity.name} of cluster {header.cluster}, its only voter, in epoch {done.epoch}")
     click.echo(f"it holds what {header.name} held at entry {header.index}, at {when}")

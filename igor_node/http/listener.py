@@ -1,8 +1,8 @@
 """The one port: accepts connections, looks at their first bytes, and gives Raft its own and HTTP the rest.
 
 A Raft stream begins with eight fixed bytes. They are looked at (MSG_PEEK), not read, so that whoever gets the socket finds it untouched. A connection
-that says nothing for 10 s is closed, so is one that does not finish a request's head in 10 s; past `CONNECTIONS` new ones are closed at once. This
-version has no TLS, so it refuses every address that is not on loopback.
+that says nothing for 10 s is closed, so is one that does not finish a request's head in 10 s; past `CONNECTIONS`, or half of the files that the
+process may open, new ones are closed at once. This version has no TLS, so it refuses every address that is not on loopback.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import resource
 import socket
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -112,7 +113,7 @@ class Listener:
                 log.warning("cannot accept a connection: %s", problem)
                 await asyncio.sleep(OUT_OF_FILES_S)
                 continue
-            if self._count() >= limits.CONNECTIONS:
+            if self._count() >= most_connections():
                 sock.close()
                 continue
             self._own(self._receive(sock))
@@ -144,6 +145,12 @@ class Listener:
         server = self._runner.server
         assert server is not None
         return Connection(server, loop=asyncio.get_running_loop(), **server._kwargs)
+
+
+def most_connections() -> int:
+    """Half of the files are left to what would end the node without one: the journal's next segment, the ledger, the links to the others."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limits.CONNECTIONS if files == resource.RLIM_INFINITY else min(limits.CONNECTIONS, files // 2)
 
 
 async def peek(sock: socket.socket, magic: bytes) -> bytes:

@@ -140,7 +140,7 @@ class _Stream:
 
     def __init__(self, hello: Hello, now_mono: int) -> None:
         self.hello = hello
-        self.heard_mono = now_mono
+        self.began_mono = self.heard_mono = now_mono
         self.outbox: asyncio.Queue[ToNode] = asyncio.Queue(OUTBOX_LIMIT)
         self.events: deque[AttemptEvent] = deque()
         self.came = asyncio.Event()
@@ -235,13 +235,16 @@ class Hub:
     def end(self) -> None:
         self._over.set()
 
-    def keep_only(self, nodes: Iterable[str]) -> None:
-        """Streams of nodes that are not in the ledger (any more) are ended."""
+    def keep_only(self, nodes: Iterable[str], asked_mono: int) -> None:
+        """Streams of nodes that are not in the ledger any more are ended; not those that began after it was asked for its nodes."""
         for node in self._streams.keys() - set(nodes):
-            self._streams[node].close(_NOT_REGISTERED)
+            if self._streams[node].began_mono < asked_mono:
+                self._streams[node].close(_NOT_REGISTERED)
 
     async def placed(self, attempts: Sequence[str]) -> None:
-        """Hands out attempts that were just committed, without waiting for the watch's next look."""
+        """Hands out attempts that were just committed, without waiting for the watch's next look. Their leases count from here, also where the node
+        is gone just now: it may be back in a moment."""
+        self.leases.renew(attempts, self.reign.clock.monotonic_ns())
         rows = await self.reign.reads.query(lambda connection: [query_attempts.open_attempt(connection, attempt) for attempt in attempts])
         self.dispatch([row for row in rows if row is not None])
 

@@ -12,7 +12,7 @@ Promise (SEMANTICS, `on_node_loss: rerun`): two attempts of one stage never run 
   The leader's side. It answers a message only while it holds the quorum lease, checked after the message arrived, so no other leader had begun
   then: the sending lies before the begin of any later term. And it notes, before it answers, a moment that is not earlier than that sending:
     1. a heartbeat or a renewal that arrives: now, for each attempt named;
-    2. an assignment that is sent, also again: now. Answers go out in order, so the node's count for it began before;
+    2. an assignment that is placed, or sent, also again: now. Answers go out in order, so the node's count for it began before;
     3. what an earlier term's leader answered: the begin of this term.
   It waits L + margin from the newest of the three (rules/node_loss.py). The sending came first, so the wrapper's L is out by then; the margin
   covers clocks of different speed and the time in which the kernel ends the process.
@@ -58,7 +58,8 @@ class Leases:
     def is_condemned(self, attempt: str) -> bool:
         return attempt in self._condemned
 
-    def keep_only(self, open_attempts: Iterable[str]) -> None:
-        """Forgets renewals of attempts that have ended: the book is as long as the list of open attempts."""
+    def keep_only(self, open_attempts: Iterable[str], asked_mono: int) -> None:
+        """Forgets renewals of attempts that have ended: the book is as long as the list of open attempts. That list was asked for at `asked_mono`
+        and does not know what was placed since: whatever was renewed later stays."""
         still_open = set(open_attempts)
-        self._renewed = {attempt: at for attempt, at in self._renewed.items() if attempt in still_open}
+        self._renewed = {attempt: at for attempt, at in self._renewed.items() if at >= asked_mono or attempt in still_open}

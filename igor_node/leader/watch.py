@@ -45,23 +45,29 @@ class NodeWatch:
         if self._read_at < 0 or self._reign.changes.last(TOPICS) > self._read_at:
             await self._read()
         self._hub.dispatch(self._attempts)
+        by_node: dict[str, list[OpenAttempt]] = {}
+        for attempt in self._attempts:
+            by_node.setdefault(attempt.node, []).append(attempt)
         for node in self._nodes:
-            await self._judge(node, [attempt for attempt in self._attempts if attempt.node == node.node])
+            await self._judge(node, by_node.get(node.node, []))
 
     async def _read(self) -> None:
         def read(connection: sqlite3.Connection) -> tuple[list[NodeRow], list[OpenAttempt]]:
             return query_cluster.nodes(connection), query_attempts.open_attempts(connection)
 
+        asked = self._reign.clock.monotonic_ns()
         self._read_at, (self._nodes, self._attempts) = await self._reign.reads.indexed(read)
-        self._hub.leases.keep_only(attempt.attempt for attempt in self._attempts)
-        self._hub.keep_only(node.node for node in self._nodes)
+        self._hub.leases.keep_only((attempt.attempt for attempt in self._attempts), asked)
+        self._hub.keep_only((node.node for node in self._nodes), asked)
 
     async def _judge(self, node: NodeRow, attempts: Sequence[OpenAttempt]) -> None:
         now = self._reign.clock.monotonic_ns()
         heard = self._hub.heard_mono(node.node)
         silent = fallen_silent(heard, now)
         lost = [attempt for attempt in attempts if self._is_lost(attempt, now)]
-        await self._lose(node, lost)
+        given_up = [attempt for attempt in lost if attempt.on_node_loss == OnNodeLoss.WAIT]
+        await self._lose(node, [attempt for attempt in lost if attempt not in given_up])
+        await self._lose(node, given_up, decision=OnNodeLoss.FAIL)
         if not silent and node.state in (NodeState.SILENT, NodeState.LOST) and self._hub.was_heard(node.node):
             await self._say(node, NodeState.UP, "heard again")
         elif node.state == NodeState.LOST and not attempts and gave_up_its_name(node.name, node.node):
@@ -75,16 +81,18 @@ class NodeWatch:
     def _is_lost(self, attempt: OpenAttempt, now: int) -> bool:
         if self._hub.leases.is_condemned(attempt.attempt):
             return False
-        # `wait` leaves the process alone and so nothing is rerun; a cancel is recorded all the same when the lease is out (SEMANTICS, Pause).
+        # `wait` leaves the process alone and so nothing is rerun; a cancel is recorded all the same when the lease is out (SEMANTICS, Pause): whoever
+        # asked for it decided that nobody waits for that node, so it is proposed as such a decision.
         rule = OnNodeLoss.RERUN if attempt.cancel is not None else attempt.on_node_loss
         return is_lost(rule, attempt.lease_ns, self._hub.leases.renewed_at(attempt.attempt), self._reign.began_mono, now)
 
-    async def _lose(self, node: NodeRow, lost: Sequence[OpenAttempt]) -> None:
+    async def _lose(self, node: NodeRow, lost: Sequence[OpenAttempt], decision: str = "") -> None:
         for start in range(0, len(lost), LOST_A_BATCH):
             names = tuple(attempt.attempt for attempt in lost[start : start + LOST_A_BATCH])
             self._hub.leases.condemn(names)
             log.warning("node %s gave no sign of %d attempts for their whole lease: they are lost", node.name, len(names))
-            await self._reign.propose(AttemptsLost(term=self._reign.term, attempts=names, reason=f"node {node.name} did not renew the lease"))
+            reason = f"node {node.name} did not renew the lease"
+            await self._reign.propose(AttemptsLost(term=self._reign.term, attempts=names, reason=reason, decision=decision))
 
     async def _say(self, node: NodeRow, state: NodeState, reason: str) -> None:
         log.info("node %s is %s: %s", node.name, state, reason)

@@ -42,10 +42,11 @@ def distrust(ledger: Ledger, after: int, upto: int) -> Distrusted:
     return _put_mark(ledger.path, Distrusted(after, upto, ledger.applied().members))
 
 
-def distrust_damaged(path: Path, node: str, damage: Halted) -> Distrusted:
-    """The same for a ledger that nobody has open, found damaged (pages.py). Raises Halted where there is nobody else to take a copy from."""
+def distrust_damaged(path: Path, node: str, damage: Halted, members: Members | None = None) -> Distrusted:
+    """The same for a ledger that was found damaged (pages.py). Without `members` nobody has it open, and they are read from it; the file alone is
+    as old as its last checkpoint. Raises Halted where there is nobody else to take a copy from."""
     try:
-        members = read_members(current_file(path))
+        members = read_members(current_file(path)) if members is None else members
     except (sqlite3.Error, msgspec.DecodeError) as problem:
         raise Halted(f"{damage}; who the other members are cannot be read from it either: join this node anew (--reset)") from problem
     if not [member for member in (*members.voters, *members.learners) if member.id != node]:

@@ -28,7 +28,7 @@ from igor_node.ledger import apply, digest, schema
 from igor_node.ledger.apply import apply_entry, refuse_unfit
 from igor_node.ledger.commands import encode_result
 from igor_node.ledger.digest import Mark
-from igor_node.ledger.files import PART, clear, current_file, remove_old, sync_file, sync_folder, take_place
+from igor_node.ledger.files import PART, clear, current_file, remove_old, set_old_aside, sync_file, sync_folder, take_place
 from igor_node.ledger.lines import Lines
 from igor_node.ledger.pages import SLICE_PAGES, Pages
 from igor_node.ledger.transaction import BrokenInvariant, Specs, Stand, Transaction
@@ -40,6 +40,7 @@ CACHED_STATEMENTS = 512  # more than there are in schema.py: each is compiled on
 CHECKPOINT_PAUSE_S = 1.0  # at least so long between two checkpoints: each costs two syncs
 CHECKPOINT_BYTES = 8 * 1024 * 1024  # of write-ahead log: then a checkpoint is due without being asked for
 TRUNCATE_BYTES = 64 * 1024 * 1024  # of write-ahead log: then the writer is held for a moment, so that the log begins anew
+LEFT_FRAMES = 2_048  # of the log, 8 MiB: what is copied at most while the writer is held
 LOOK_PAUSE_S = 0.1  # between two looks at SLICE_PAGES: 20 MB a second
 PAGE_CACHE_KIB = 64 * 1024
 COPY_BYTES_A_SECOND = 48 * 1024 * 1024  # of a copy that is written beside commits
@@ -167,15 +168,18 @@ class Ledger:
             self._lines.forget()
             self._open(check=False)
             self._durable = self._applied.index
-            remove_old(self.path)
+            set_old_aside(self.path)
         self._checkpoints.checkpoint()
+        self._checkpoints.remove_old()
         if self._on_commit is not None:
             self._on_commit(self._applied.index, ALL_TOPICS)
 
     def close(self) -> None:
-        """Stops the checkpoint thread and leaves the file complete."""
+        """Stops the checkpoint thread and leaves the file complete, if its disk is well."""
         self._checkpoints.stop()
-        self._checkpoints.checkpoint()
+        if self._checkpoints.ill is None:
+            self._checkpoints.checkpoint()
+            self.pages.end()
         with self._writing:
             self._connection.close()
         self.pages.close()
@@ -192,7 +196,7 @@ class Ledger:
         except BaseException:
             self.pages.close()
             raise
-        self.pages.attach()
+        self.pages.begin()
         self._applied, self._stand = _position(self._connection)
         mark = self._connection.execute(schema.LAST_DIGEST).fetchone()
         self._mark = None if mark is None else Mark(*mark)
@@ -223,6 +227,8 @@ class Ledger:
             connection.execute("COMMIT")
         except BaseException as problem:
             self._lines.forget()
+            if _is_of_the_disk(problem):
+                self._checkpoints.ill = Halted(f"{self.file}: {problem}")
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if isinstance(problem, BrokenInvariant):
@@ -260,6 +266,8 @@ class _Checkpoints:
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._busy = threading.Lock()
+        self._has_old = False
+        self.ill: Halted | None = None  # what the disk did not take: whatever it says afterwards is not believed
         self._thread = threading.Thread(target=self._serve, name="igor-checkpoint", daemon=True)
 
     def start(self) -> None:
@@ -274,9 +282,14 @@ class _Checkpoints:
     def ask(self) -> None:
         self._wanted.set()
 
+    def remove_old(self) -> None:
+        """Soon, in this thread."""
+        self._has_old = True
+        self.ask()
+
     def written(self) -> None:
         """After each batch: a long log is copied without being asked for."""
-        if not self._wanted.is_set() and self._log_bytes() > CHECKPOINT_BYTES:
+        if not self._wanted.is_set() and self._ledger.pages.log_bytes() > CHECKPOINT_BYTES:
             self._wanted.set()
 
     def idle(self) -> threading.Lock:
@@ -284,25 +297,38 @@ class _Checkpoints:
         return self._busy
 
     def checkpoint(self) -> bool:
-        """Copies what there is; True if all that was applied at the start is in the file and synced."""
+        """Copies what there is; True if all that was applied at the start is in the file and synced. Raises Halted where the disk fails, then and
+        ever after: a second sync would say yes to pages that the first one lost."""
+        with self._busy:
+            if self.ill is not None:
+                raise self.ill
+            try:
+                return self._checkpoint()
+            except Halted as problem:
+                self.ill = problem
+                raise
+
+    def _checkpoint(self) -> bool:
         ledger = self._ledger
-        with self._busy, closing(_connect_plain(ledger.file)) as connection:
-            index, complete = self._copy(connection)
-            if self._log_bytes() > TRUNCATE_BYTES:
-                # The passive pass has done the most of it: what is left is short, and only now may the log begin anew.
+        with closing(_connect_plain(ledger.file)) as connection:
+            index, complete, left = self._copy(connection)
+            if ledger.pages.log_bytes() > TRUNCATE_BYTES and left < LEFT_FRAMES:
+                # The passive pass has done the most of it: what is left is short, and only now may the log begin anew. While somebody reads an
+                # earlier state it cannot, and the writer is not held for nothing.
                 with ledger._writing:
-                    committed = ledger.pages.note(ledger.pages.read_log())
-                    done, copied = _copy_log(connection, "TRUNCATE")
-                    ledger.pages.sync()
-                    ledger.pages.settle(committed if done else copied, whole=done)
-                    complete = done or complete
+                    ledger.pages.note(ledger.pages.read_log())
+                    done, _ = _copy_log(connection, ledger.file, "TRUNCATE")
+                ledger.pages.sync()
+                if done:
+                    ledger.pages.settle()
+                complete = done or complete
             if complete:
                 ledger._durable = max(ledger._durable, index)
             return complete
 
-    def _copy(self, connection: sqlite3.Connection) -> tuple[int, bool]:
-        """Up to which index, and whether all of that was copied. The reader keeps the log from beginning anew before its pages' sums are settled, and
-        holds the copying to what was noted."""
+    def _copy(self, connection: sqlite3.Connection) -> tuple[int, bool, int]:
+        """Up to which index, whether all of that was copied, and how many frames were not. The reader keeps the log from beginning anew before its
+        pages' sums are settled, and holds the copying to what was noted."""
         ledger = self._ledger
         with closing(_connect_plain(ledger.file)) as reader:
             with ledger._writing:
@@ -310,10 +336,11 @@ class _Checkpoints:
                 reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # only now the transaction has begun
                 index, log = ledger._applied.index, ledger.pages.read_log()
             committed = ledger.pages.note(log)
-            done, copied = _copy_log(connection, "PASSIVE")
+            done, copied = _copy_log(connection, ledger.file, "PASSIVE")
             ledger.pages.sync()
-            ledger.pages.settle(copied, whole=done)
-        return index, done or copied >= committed
+            if done or copied >= committed:
+                ledger.pages.settle()
+        return index, done or copied >= committed, max(0, committed - copied)
 
     def look(self) -> None:
         """At some more of the pages, beside the work."""
@@ -330,13 +357,6 @@ class _Checkpoints:
         if self._ledger.on_damage is not None:
             self._ledger.on_damage(problem)
 
-    def _log_bytes(self) -> int:
-        file = self._ledger.file
-        try:
-            return os.stat(f"{file}-wal").st_size
-        except FileNotFoundError:
-            return 0
-
     def _serve(self) -> None:
         while not self._stopped.is_set():
             if not self._wanted.wait(None if self._ledger.pages.looked_through else LOOK_PAUSE_S):
@@ -347,19 +367,33 @@ class _Checkpoints:
                 return
             try:
                 self.checkpoint()
+                if self._has_old:
+                    self._has_old = False
+                    with self._busy:
+                        remove_old(self._ledger.path)
             except Halted as problem:
                 self._tell(problem)
                 return
-            except sqlite3.Error:
-                # Nothing is lost: the journal keeps what is not durable. Where the disk is ill, the next commit says so and halts.
+            except (sqlite3.Error, OSError):
+                # No room, say. Nothing is lost: the journal keeps what is not durable, and what was not written is written again.
                 _log.exception("copying the write-ahead log into %s failed; it is tried again", self._ledger.file)
             self._stopped.wait(CHECKPOINT_PAUSE_S)
 
 
-def _copy_log(connection: sqlite3.Connection, mode: str) -> tuple[bool, int]:
-    """Whether all of the log is in the file, and how many of its frames are."""
-    busy, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+def _copy_log(connection: sqlite3.Connection, file: Path, mode: str) -> tuple[bool, int]:
+    """Whether all of the log is in the file, and how many of its frames are. Raises Halted where a write or a sync failed."""
+    try:
+        busy, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    except sqlite3.Error as problem:
+        if not _is_of_the_disk(problem):
+            raise
+        raise Halted(f"the write-ahead log could not be copied into {file}: {problem}") from problem
     return not busy and pages == copied, copied
+
+
+def _is_of_the_disk(problem: BaseException) -> bool:
+    """A read, a write or a sync that failed; not a lack of room."""
+    return isinstance(problem, sqlite3.OperationalError) and getattr(problem, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 # --- opening

@@ -1,43 +1,48 @@
 """Checksums of the pages of a ledger's file: a byte that the disk changed is found at the next start, before anything is served from it.
 
 SQLite checks its write-ahead log and not its file. The file changes in one way alone: a checkpoint copies pages from the log (`ledger.py`; nobody
-else checkpoints). So beside the file stand the sums of its pages, `FILE-sums`, and, while a checkpoint may be copying, what it may copy,
-`FILE-noted`:
+else checkpoints). So beside the file stand the sums of its pages, `FILE-sums`, and a page that a checkpoint may be copying has none:
 
-    note()          the sums of the pages in the log, synced, before a checkpoint: from here on either sum of a page is right
+    note()          the pages in the log lose their sums, synced, before a checkpoint
     (checkpoint)    SQLite copies; sync() makes that durable
-    settle(…)       the sums of what was copied, synced; only what may still be copied stays noted
+    settle()        all of them were copied: they are read again and get their sums, synced
 
-A crash in between leaves pages with one of two or more sums that are all known, or torn ones, of which the log still has the content. The caller
-sees to it that the log does not begin anew before what was copied from it is settled. A page without a sum (an older igor-node's ledger, a copy that
-was just installed) gets one when it is first looked at. `check` looks at a span of pages; at a start at most START_BYTES of them, so that a large
-ledger is in service soon, and the rest is looked at beside the work. A disk that cannot take the sums begins them anew, and costs nobody a commit.
+So a good page is never called damaged: whatever a crash leaves of a checkpoint, and whatever stands in the log, has no sum to differ from. What is
+noted too much costs only that those pages are not checked for a while. Whoever else had the file open and was the last to close it has copied the log
+without a word (another program, or an end in disorder of this one): then the log is gone though the sums say that the file is in use, or it is
+another log than they know, and all sums are forgotten. A page without a sum gets one when it is looked at.
+
+`check` looks at a span of pages; at a start at most START_BYTES of them, so that a large ledger is in service soon, and the rest is looked at beside
+the work. A disk that cannot take the sums loses them, and costs nobody a commit.
 
 POSIX locks are lost with the first descriptor of a file that a process closes, so the one of the file is kept until all of SQLite's are closed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import struct
 import zlib
 from array import array
 from collections.abc import Callable
-from itertools import takewhile
 from pathlib import Path
 
-from igor_node.ledger.files import NOTED, SUMS, sync_folder
+from igor_node.ledger.files import SUMS, sync_folder
 from raft.interface import Halted
 
 START_BYTES = 512 * 1024 * 1024  # of the file, looked at before a start: about a second
 SLICE_PAGES = 512  # looked at in one go beside the work
 READ_PAGES = 256
 
-_MAGIC = b"IGORSUM1"
-_HEAD = struct.Struct("<8sI4x")
-_BATCH = struct.Struct("<II")  # how many, checksum of what follows: pairs of page and sum
+_MAGIC = b"IGORSUM2"
+_HEAD = struct.Struct("<8sI8s")  # size of a page, and the log that was noted last
 _LOG_HEAD, _FRAME_HEAD = 32, 24
 _UNKNOWN = 0
+_CLOSED, _IN_USE = bytes(8), b"\xff" * 8  # in place of a log: the file was closed in order; it is in use, and no log was noted yet
+
+_log = logging.getLogger("igor.ledger")
 
 
 class DamagedLedger(Halted):
@@ -53,17 +58,16 @@ class Pages:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._log = file.with_name(file.name + "-wal")
+        self._wal = file.with_name(file.name + "-wal")
         self._sums_path = file.with_name(file.name + SUMS)
-        self._noted_path = file.with_name(file.name + NOTED)
         self._main = -1
         self._page_bytes = 0
         self._sums = array("I")
         self._changed: set[int] = set()  # numbers of pages whose sum is not written yet
-        self._noted: dict[int, set[int]] = {}
-        self._generation = b""  # of the log: it changes when the log begins anew
-        self._frames: list[tuple[int, int]] = []  # page and sum of the log's frames behind the settled ones
-        self._settled = 0  # frames of the log
+        self._generation = _IN_USE  # which log was noted last, as its head names it: it changes when the log begins anew
+        self._began_here = not self.log_bytes()  # the log was begun in this life, so that nothing stands in it that was not written
+        self._seen = 0  # frames of it that were noted, up to the last that was committed
+        self._open: set[int] = set()  # pages that are noted and not settled
         self._next = 1  # page to look at
         self._sync_failed = False
         self.attach()
@@ -81,6 +85,17 @@ class Pages:
             head = os.pread(self._main, 18, 0)
             size = int.from_bytes(head[16:18], "big")
             self._page_bytes = 65_536 if size == 1 else size
+
+    def begin(self) -> None:
+        """SQLite has the file open from here on: an end without `end` is one in disorder."""
+        self.attach()
+        self._on_disk(self._write_sums)
+
+    def end(self) -> None:
+        """All of the log has been copied and settled, and SQLite is about to close the file."""
+        if not self._open:
+            self._generation = _CLOSED
+            self._on_disk(self._write_sums)
 
     def close(self) -> None:
         """After all of SQLite's connections to the file."""
@@ -120,22 +135,13 @@ class Pages:
             raise Halted(f"{self.file} cannot be read at page {page}: {problem.strerror}") from problem
 
     def _look(self, page: int, content: memoryview) -> None:
+        if page in self._open:
+            return
         found, known = _sum(page, content), self._sums[page - 1] if page <= len(self._sums) else _UNKNOWN
         if known == _UNKNOWN:
             self._set(page, found)
-        elif found != known and found not in self._noted.get(page, ()) and page not in self._in_log():
+        elif found != known:
             raise DamagedLedger(self.file, page, self._page_bytes)
-
-    def _in_log(self) -> set[int]:
-        """Pages of which the log has a newer content: whoever reads them gets that, and the next checkpoint writes it. In the file they may be
-        anything, because the power may go while the disk writes one."""
-        try:
-            log = self._log.read_bytes()
-        except FileNotFoundError:
-            return set()
-        step, salts = _FRAME_HEAD + self._page_bytes, log[16:24]
-        heads = (log[at : at + 16] for at in range(_LOG_HEAD, len(log) - step + 1, step))
-        return {int.from_bytes(head[:4], "big") for head in takewhile(lambda head: head[8:16] == salts, heads)}
 
     def _count(self) -> int:
         return os.fstat(self._main).st_size // self._page_bytes if self._page_bytes else 0
@@ -143,36 +149,60 @@ class Pages:
     # --- around a checkpoint
 
     def read_log(self) -> bytes:
-        """The head of the log and all frames that are not settled. Short: the writer is held meanwhile."""
+        """The head of the log and all frames that are not noted. Short, for the writer is held meanwhile: also where a reader keeps the log from
+        being copied for long, and where an earlier log was longer than this one and its frames stand behind."""
         try:
-            descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            self._generation, self._settled = b"", 0
             return b""
         try:
             head = os.pread(descriptor, _LOG_HEAD, 0)
-            if head[16:24] != self._generation:
-                self._generation, self._settled = head[16:24], 0
-            start = _LOG_HEAD + self._settled * (_FRAME_HEAD + self._page_bytes)
-            return head + os.pread(descriptor, max(0, os.fstat(descriptor).st_size - start), start)
+            begun_anew = _generation(head) != self._generation
+            # A log of an earlier life may hold frames behind a torn one, over which SQLite writes: there it is read whole each time.
+            seen = self._seen if self._began_here and not begun_anew else 0
+            frame_bytes = _FRAME_HEAD + self._page_bytes
+            parts, at = [head], _LOG_HEAD + seen * frame_bytes
+            while part := os.pread(descriptor, READ_PAGES * frame_bytes, at):
+                parts.append(part)
+                at += len(part)
+                last = (len(part) // frame_bytes - 1) * frame_bytes
+                if last < 0 or part[last + 8 : last + 16] != _generation(head):
+                    break
+            return b"".join(parts)
         finally:
             os.close(descriptor)
 
+    def log_bytes(self) -> int:
+        """Of the write-ahead log, as long as it ever was since it was made or truncated."""
+        try:
+            return os.stat(self._wal).st_size
+        except FileNotFoundError:
+            return 0
+
     def note(self, log: bytes) -> int:
-        """What `read_log` gave. Returns how many frames of the log are committed."""
+        """What `read_log` gave. Returns how many frames of the log are committed, or more."""
         self.attach()
-        size, salts = self._page_bytes, log[16:24]
-        self._frames, committed = [], 0
-        view = memoryview(log)
+        size, generation = self._page_bytes, _generation(log)
+        if generation is None:
+            return 0
+        is_new = generation != self._generation
+        if is_new:
+            self._began_here = self._began_here or self._seen > 0
+            self._generation = generation
+        if is_new or not self._began_here:
+            self._seen = 0
+        view, frames = memoryview(log), 0
         for at in range(_LOG_HEAD, len(log) - size - _FRAME_HEAD + 1, size + _FRAME_HEAD):
-            if bytes(view[at + 8 : at + 16]) != salts:
+            if bytes(view[at + 8 : at + 16]) != generation:
                 break
-            page = int.from_bytes(view[at : at + 4], "big")
-            self._frames.append((page, _sum(page, view[at + _FRAME_HEAD : at + _FRAME_HEAD + size])))
-            if bytes(view[at + 4 : at + 8]) != b"\0\0\0\0":
-                committed = len(self._frames)
-        self._on_disk(lambda: self._write_noted([pair for pair in self._frames if pair[1] not in self._noted.get(pair[0], ())]))
-        return self._settled + committed
+            frames += 1
+            self._forget(int.from_bytes(view[at : at + 4], "big"))
+            if bytes(view[at + 4 : at + 8]) != b"\0\0\0\0":  # a commit; what follows the last one may be written over
+                self._seen += frames
+                frames = 0
+        if is_new or self._changed:
+            self._on_disk(self._write_sums)
+        return self._seen
 
     def sync(self) -> None:
         """The file. SQLite does so by itself only where it has copied the log to its very end: not while the writer goes on. Raises Halted: after a
@@ -186,26 +216,24 @@ class Pages:
         if self._sync_failed:
             raise Halted(f"{self.file} could not be synced before")
 
-    def settle(self, copied: int, *, whole: bool) -> None:
-        """SQLite is done with so many frames of the log, and the file is synced. `whole`: there were no more. Else a page with a later frame was left
-        as it was, and the writer may have added such frames meanwhile: then the file says which of the known sums a page has."""
-        count = max(0, copied - self._settled)
-        if whole:
-            for page, found in self._frames[:count]:
-                self._set(page, found)
-        else:
-            for page in dict.fromkeys(page for page, _ in self._frames[:count]):
-                found = _sum(page, self._read(page, 1))
-                if found in self._noted.get(page, ()):
-                    self._set(page, found)
-        del self._frames[:count]
-        self._settled += count
+    def settle(self) -> None:
+        """All that was noted is copied and synced, or stands in the log under a frame that is not noted yet: what the file holds now is what it
+        ought to hold, until the next `note`."""
+        count = self._count()
+        for page in sorted(self._open):
+            if page <= count:
+                self._set(page, _sum(page, self._read(page, 1)))
+        self._open.clear()
         if self._changed:
             self._on_disk(self._write_sums)
-        if self._noted:
-            self._on_disk(self._note_the_rest)
 
     # --- on disk
+
+    def _forget(self, page: int) -> None:
+        self._open.add(page)
+        if page <= len(self._sums) and self._sums[page - 1] != _UNKNOWN:
+            self._sums[page - 1] = _UNKNOWN
+            self._changed.add(page)
 
     def _set(self, page: int, found: int) -> None:
         if page > len(self._sums):
@@ -219,52 +247,45 @@ class Pages:
             data = self._sums_path.read_bytes()
         except FileNotFoundError:
             return
-        if data[: _HEAD.size] != _HEAD.pack(_MAGIC, self._page_bytes):
+        if len(data) < _HEAD.size or data[:12] != _HEAD.pack(_MAGIC, self._page_bytes, b"")[:12]:
             return
+        noted = _HEAD.unpack_from(data)[2]
+        if not self._may_follow(noted):
+            _log.info("another program has had the ledger %s open and copied its log: the sums of its pages are made anew", self.file)
+            return
+        self._generation = _IN_USE if noted == _CLOSED else noted
         self._sums.frombytes(data[_HEAD.size : _HEAD.size + (len(data) - _HEAD.size) // 4 * 4])
+
+    def _may_follow(self, noted: bytes) -> bool:
+        """Whether nothing can have been copied into the file since the sums were written: the log is still there, or was followed by the next, which
+        this node's writer began when all of it had been copied and settled."""
+        if noted == _CLOSED:
+            return True
         try:
-            noted = self._noted_path.read_bytes()
+            found = _generation(self._wal.open("rb").read(_LOG_HEAD))
         except FileNotFoundError:
-            return
-        for page, found in _pairs(noted):
-            self._noted.setdefault(page, set()).add(found)
+            return False
+        if noted == _IN_USE or found is None:
+            return True
+        return found == noted or found[:4] == ((int.from_bytes(noted[:4], "big") + 1) % (1 << 32)).to_bytes(4, "big")
 
     def _on_disk(self, act: Callable[[], None]) -> None:
         """A disk that does not take the sums: what stands there may be wrong from here on, so it goes."""
         try:
             act()
         except OSError:
+            self._sums, self._changed = array("I"), set()
             self._sums_path.unlink(missing_ok=True)
-            self._noted_path.unlink(missing_ok=True)
-            self._sums, self._noted, self._changed = array("I"), {}, set()
-
-    def _note_the_rest(self) -> None:
-        """Frames that were not copied because somebody reads an earlier state: whoever closes the file last copies them."""
-        os.truncate(self._noted_path, 0)
-        self._noted = {}
-        self._write_noted(self._frames)
-
-    def _write_noted(self, pairs: list[tuple[int, int]]) -> None:
-        if not pairs:
-            return
-        flat = array("I", [number for pair in pairs for number in pair]).tobytes()
-        new = not self._noted_path.exists()
-        descriptor = os.open(self._noted_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            _write_all(descriptor, _BATCH.pack(len(pairs), zlib.crc32(flat)) + flat)
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-        if new:
-            sync_folder(self._noted_path.parent)
-        for page, found in pairs:
-            self._noted.setdefault(page, set()).add(found)
+            with contextlib.suppress(OSError):
+                sync_folder(self._sums_path.parent)
 
     def _write_sums(self) -> None:
+        if not self._page_bytes:
+            return
         new = not self._sums_path.exists()
         descriptor = os.open(self._sums_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(descriptor, _HEAD.pack(_MAGIC, self._page_bytes), 0)
+            os.pwrite(descriptor, _HEAD.pack(_MAGIC, self._page_bytes, self._generation), 0)
             for first, last in _spans(sorted(self._changed)):
                 os.pwrite(descriptor, self._sums[first - 1 : last].tobytes(), _HEAD.size + 4 * (first - 1))
             os.fdatasync(descriptor)
@@ -275,6 +296,11 @@ class Pages:
             sync_folder(self._sums_path.parent)
 
 
+def _generation(log: bytes) -> bytes | None:
+    """The salts in a log's head; None where it has none."""
+    return log[16:24] if len(log) >= _LOG_HEAD else None
+
+
 def _sum(page: int, content: memoryview) -> int:
     """Never _UNKNOWN. The few bytes of the first page that SQLite changes when a copy becomes a ledger in use (its journal mode, and counters of
     changes) are left out: that change alone does not go through the log."""
@@ -283,26 +309,6 @@ def _sum(page: int, content: memoryview) -> int:
         first[18:20], first[24:28], first[92:100] = bytes(2), bytes(4), bytes(8)
         return zlib.crc32(first) or 1
     return zlib.crc32(content) or 1
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    if os.write(descriptor, data) != len(data):
-        raise OSError("a short write")
-
-
-def _pairs(data: bytes) -> list[tuple[int, int]]:
-    """Batches up to the first that is not whole: what it would have said had not begun."""
-    found: list[tuple[int, int]] = []
-    at = 0
-    while at + _BATCH.size <= len(data):
-        count, checksum = _BATCH.unpack_from(data, at)
-        flat = data[at + _BATCH.size : at + _BATCH.size + 8 * count]
-        if len(flat) < 8 * count or zlib.crc32(flat) != checksum:
-            break
-        numbers = array("I", flat)
-        found += zip(numbers[::2], numbers[1::2], strict=True)
-        at += _BATCH.size + len(flat)
-    return found
 
 
 def _spans(numbers: list[int]) -> list[tuple[int, int]]:

@@ -132,6 +132,8 @@ def test_leader_kills_miss_and_double_nothing(fresh_three: Cluster, tmp_path: Pa
         fresh_three.wait_voters()
     first = witness.read_text().split()[0]
     last = fresh_three.api("GET", "/v1/runs?job=beat&state=succeeded&limit=1")["items"][0]["scheduled_time"]
+    going = "/v1/runs?job=beat&state=scheduled,queued,running,waiting&limit=1000"
+    wait_for(lambda: not [run for run in fresh_three.api("GET", going)["items"] if run["scheduled_time"] < last], 60, "those before it to end")
     audit = fresh_three.igor("audit", "--job", "beat", "--from", first, "--to", last, "--json")
     figures = json.loads(audit.stdout)
     assert audit.returncode == 0, figures

@@ -130,7 +130,7 @@ class Chaos:
         self.pause(self.leader())
 
     def pause(self, node: Node) -> None:
-        seconds = self.chance.uniform(0.5, 8.0)
+        seconds = self.chance.uniform(0.1, 10.0)
         self.say(f"SIGSTOP {node.name} for {seconds:.1f} s")
         node.signal(signal.SIGSTOP)
         time.sleep(seconds)

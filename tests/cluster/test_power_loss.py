@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -90,15 +91,15 @@ def same_ledgers(cluster: Cluster) -> list[str]:
     """All stand at one index; then, with the nodes down, their tables are compared row by row."""
 
     def level() -> bool:
-        stands = [node.request("GET", "/v1/cluster")[2] for node in cluster.nodes]
-        return len({stand["applied_index"] for stand in stands} | {stands[0]["commit_index"]}) == 1
+        stands = cluster.stands()
+        return len({stand["applied_index"] for stand in stands} | {stand["commit_index"] for stand in stands}) == 1
 
     for _ in range(20):  # the last entries of the leader's loops may come in between
         wait_for(level, 20, "all nodes at one index")
         end_machines(cluster.nodes)
         first, *others = [dump(current_file(node.folder / "ledger.sqlite")) for node in cluster.nodes]
         if len({next(line for line in lines if 'INTO "position"' in line) for lines in (first, *others)}) == 1:
-            return [f"line {n}: {a} | {b}" for other in others for n, (a, b) in enumerate(zip(first, other, strict=False)) if a != b][:5]
+            return [f"line {n}: {a} | {b}" for other in others for n, (a, b) in enumerate(zip_longest(first, other)) if a != b][:5]
         for node in cluster.nodes:
             node.start()
     raise AssertionError("the nodes were never at one index")

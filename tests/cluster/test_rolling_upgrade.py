@@ -39,16 +39,20 @@ def newer_program(cluster: Cluster, folder: Path) -> Iterator[None]:
 
 
 def test_a_rolling_upgrade(tmp_path: Path) -> None:
-    """Every step takes writes, on newer and older nodes alike; the older program is refused where the version was raised, in one line."""
+    """Every step takes writes, on newer and older nodes alike, and a leader hands over before it stops; the older program is refused where the
+    version was raised, in one line."""
     with Cluster(3) as cluster:
         cluster.push("shop", {"name": "quiet", "command": "true"})
+        led = []
         for number, node in enumerate(cluster.nodes):
             assert cluster.status()["ledger_version"] == KNOWN.highest
+            led += [node] if cluster.leader() is node else []
             assert node.stop() == 0
             with newer_program(cluster, tmp_path):
                 node.start()
             cluster.wait_voters()
             cluster.push("shop", {"name": "quiet", "command": f"echo {number}"})
+        assert led and [node.name for node in led if "handed the leadership over" not in node.log.read_text()] == []
         wait_for(lambda: cluster.status()["ledger_version"] == KNOWN.highest + 1, 30, "the raised version")
         run = cluster.api("POST", "/v1/jobs/quiet/runs", {"params": {}})
         assert cluster.wait_run(run["id"])["state"] == "succeeded"

@@ -280,11 +280,19 @@ class Cluster:
         """Every running node has applied what its own leader has committed, in the same term."""
 
         def level() -> bool:
-            stands = [node.request("GET", "/v1/cluster")[2] for node in self.nodes if node.running]
-            least = max(stand["commit_index"] for stand in stands)
+            stands = self.stands()
+            least = max((stand["commit_index"] for stand in stands), default=0)
             return len({(stand["term"], stand["leader"]) for stand in stands}) == 1 and all(stand["applied_index"] >= least for stand in stands)
 
         wait_for(level, timeout_s, "all nodes to be level", poll_s=0.02)
+
+    def stands(self) -> list[Any]:
+        """What every running node says of the cluster, each for itself; none where one of them does not answer just now."""
+        try:
+            answers = [node.request("GET", "/v1/cluster") for node in self.nodes if node.running]
+        except OSError:
+            return []
+        return [answer for _, _, answer in answers] if all(status == 200 for status, _, _ in answers) else []
 
     def run(self, run: str) -> Any:
         return self.api("GET", f"/v1/runs/{run}")

@@ -2,7 +2,7 @@
 
     with Switch(3) as switch:
         switch.plug(cluster)             # before the cluster is started
-        switch.cut("n1", "n2")           # both ways; cut_one_way, isolate, lose, heal
+        switch.cut("n1", "n2")           # both ways; cut_one_way, isolate, lose, delay, heal
 
 Addresses are 127.1.0.1, 127.1.0.2, …: Igor serves loopback addresses alone as long as it has no TLS, and Linux routes them between
 machines where it is told to (`route_localnet`). What is cut is dropped where it arrives, silently: connections hang, as when a cable is pulled.
@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 from tests.harness.cluster import Cluster
+from tests.harness.delays import Carrier
 
 PORT = 7946
 CLONE_NEWNET = 0x40000000
@@ -51,6 +52,7 @@ class Switch:
         self._mark = f"igor-{uuid.uuid4().hex[:6]}"
         self._size = size
         self._numbers: dict[str, int] = {}
+        self._carrier: Carrier | None = None
 
     def __enter__(self) -> Switch:
         try:
@@ -65,6 +67,8 @@ class Switch:
 
     def close(self) -> None:
         """The links go with their ends."""
+        if self._carrier is not None:
+            self._carrier.stop()
         for name in [self._mark, *map(self._space, range(1, self._size + 1))]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
@@ -89,6 +93,16 @@ class Switch:
         """Of what `sender` sends so much is lost, by chance."""
         self._filter(receiver, "-s", address(self._numbers[sender]), "-m", "statistic", "--mode", "random", "--probability", f"{share}", "-j", "DROP")
 
+    def delay(self, sender: str, receiver: str, seconds: float) -> None:
+        """What `sender` sends arrives so much later, in order."""
+        if self._carrier is None:
+            ports = {number: f"port{number}" for number in range(1, self._size + 1)}
+            with inside(self._mark):
+                self._carrier = Carrier(ports)
+            for port in ports.values():
+                _ip("-n", self._mark, "link", "set", port, "nomaster")
+        self._carrier.delays_s[self._numbers[sender], self._numbers[receiver]] = seconds
+
     def isolate(self, node: str) -> None:
         for other in self._numbers:
             if other != node:
@@ -97,6 +111,11 @@ class Switch:
     def heal(self) -> None:
         for number in self._numbers.values():
             _ip("netns", "exec", self._space(number), "iptables", "-w", "-F", "INPUT")
+        if self._carrier is not None:
+            self._carrier.stop()
+            self._carrier = None
+            for number in range(1, self._size + 1):
+                _ip("-n", self._mark, "link", "set", f"port{number}", "master", "bridge")
 
     def _filter(self, node: str, *rule: str) -> None:
         _ip("netns", "exec", self._space(self._numbers[node]), "iptables", "-w", "-A", "INPUT", *rule)

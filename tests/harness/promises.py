@@ -82,6 +82,7 @@ class Promises:
         self._stop.set()
         for thread in self._threads:
             thread.join(10 * TIMEOUT_S)
+        self._wrong += [f"{thread.name} still waits for an answer" for thread in self._threads if thread.is_alive()]
 
     # --- the load
 
@@ -160,7 +161,8 @@ class Promises:
 
     def faults(self) -> list[str]:
         """Asks the cluster, which must be whole. Between two loads or after the last."""
-        return [*self._wrong, *self._lost_pushes(), *self._lost_runs(), *self._lost_pause(), *self._reads_that_lie(), *self._two_leaders()]
+        idle = [] if self.runs and self._made_at and self.seen and self.led else ["no push, run, read or leader was ever seen: nothing was promised"]
+        return [*idle, *self._wrong, *self._lost_pushes(), *self._lost_runs(), *self._lost_pause(), *self._reads_that_lie(), *self._two_leaders()]
 
     def _lost_pushes(self) -> list[str]:
         now = self.cluster.api("GET", f"/v1/projects/{PROJECT}?consistent=1")

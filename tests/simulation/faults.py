@@ -302,6 +302,20 @@ FAULTS: tuple[Fault, ...] = (
         "(proposal.future, NotLeader(None)) for proposal in self._waiting.values()",
     ),
     Fault(
+        "leaves_them_waiting",
+        "a deposed leader does not answer its waiting proposals",
+        PUMP,
+        "        if self._waiting and (engine.state != State.LEADER or engine.term != self._waiting_term):",
+        "        if False:",
+    ),
+    Fault(
+        "goes_on_after_an_apply_that_raised",
+        "an apply that raised is passed over",
+        PUMP,
+        '            raise Halted(f"applying {span} failed: {type(problem).__name__}: {problem}") from problem',
+        "            results = [None] * len(entries)",
+    ),
+    Fault(
         "answers_for_another",
         "an entry of another leader in the same place is taken for the own",
         PUMP,

@@ -98,8 +98,12 @@ class Machine:
         self.node = node
         self.now = EMPTY
         self.durable = EMPTY
+        self.fails = False
 
     def apply(self, entries: Sequence[Entry]) -> list[Any]:
+        if self.fails:
+            self.node.trouble.failed = True
+            raise ValueError("it was asked to")
         stand, checks = self.now, self.node.world.checks
         results = []
         for entry in entries:

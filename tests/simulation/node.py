@@ -442,6 +442,7 @@ class SimNode:
             try:
                 if wanted is not None:
                     engine.propose_members(wanted)
+                    self.world.counts["lists proposed"] += 1
                     self.world.note(f"{self.id} proposes voters {[m.id for m in wanted.voters]} learners {[m.id for m in wanted.learners]}")
             except (NotLeader, ValueError):
                 pass
@@ -497,7 +498,11 @@ class SimNode:
             self._halt(problem)
             return
         except Halted as problem:
-            self.world.checks.broken("no node halts without a cause", f"{self.id}: {problem}")
+            if not self.machine.fails:
+                self.world.checks.broken("no node halts without a cause", f"{self.id}: {problem}")
+            self.machine.fails = False
+            self._halt(problem)
+            return
         self.in_turn = False
         self._rest()
 

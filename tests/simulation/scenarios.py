@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from raft.engine import State
-from raft.interface import Kind, Member, Members
+from raft.interface import Kind, Member, Members, Unknown
 from raft.messages import Append, AppendReply, TimeoutNow, VoteReply, VoteRequest
 from raft.settings import DEFAULT_SETTINGS, Settings
 from tests.simulation.checks import Broken
+from tests.simulation.clients import Attempt
+from tests.simulation.machine import Command, Verb
 from tests.simulation.node import SimNode
 from tests.simulation.world import World
 
@@ -181,6 +183,39 @@ def a_leader_that_wakes_up_deposed(world: World) -> None:
     work(world, new, 5)
     work(world, old, 1, wait=False)
     world.pass_time(2)
+
+
+def a_deposed_leader_with_proposals(world: World) -> None:
+    """a is alone with proposals that nobody got: whoever waits for one is told that nobody knows, when it steps down and not by a time-out."""
+    world.cluster(3)
+    old = world.elect("a")
+    world.pass_time(0.3)
+    world.separate({"a"})
+    told: list[Any] = []
+    for operation in range(1, 4):
+        Attempt(world, Command(operation, 1, Verb.FILL), told.append).ask(old)
+    world.run_until(world.now + 5, lambda: old.engine.state is not State.LEADER)
+    world.pass_time(0.1)
+    must(old.engine.state is not State.LEADER, "scenario", "a stepped down")
+    must([type(outcome) for outcome in told] == [Unknown] * 3, "a deposed leader answers", f"three wait, and were told {told}")
+
+
+def an_apply_that_raises(world: World) -> None:
+    """The ledger of a lone voter raises: it halts with that entry, answers nothing as done, and the entry is applied once when it is well again."""
+    (node,) = world.cluster(1)
+    world.elect()
+    work(world, node, 3)
+    stood = node.ledger.index
+    node.machine.fails = True
+    told: list[Any] = []
+    Attempt(world, Command(world.operations + 1, 1, Verb.FILL), told.append).ask(node)
+    world.operations += 1
+    world.pass_time(0.05)
+    must(node.halted and node.ledger.index == stood, "an apply that raises halts", f"a goes on at {node.ledger.index}, after {stood}")
+    must([type(outcome) for outcome in told] == [Unknown], "an apply that raises halts", f"whoever waits was told {told}")
+    world.run_until(world.now + 5, lambda: node.up)
+    work(world, world.elect(), 3)
+    must(node.ledger.index >= stood + 4, "an apply that raises halts", f"a stands at {node.ledger.index}, after {stood}")
 
 
 def a_ledger_that_stands_at_the_cut(world: World) -> None:
@@ -772,6 +807,8 @@ OTHERS: dict[str, Scenario] = {
         (a_leader_that_sleeps_while_it_hands_over, DEFAULT_SETTINGS),
         (a_request_to_take_over_that_comes_late, DEFAULT_SETTINGS),
         (a_read_after_a_pause, DEFAULT_SETTINGS),
+        (a_deposed_leader_with_proposals, DEFAULT_SETTINGS),
+        (an_apply_that_raises, DEFAULT_SETTINGS),
     )
 }
 ALL = SCENARIOS | OTHERS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 from collections.abc import AsyncIterator
 
@@ -118,6 +119,16 @@ async def test_connections_past_the_limit_are_closed(served: Served, monkeypatch
     reader, writer = await served.connect()
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
+
+
+async def test_connections_take_half_of_the_files_at_most(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other half is for what would end the node: the next segment of the journal, the ledger, the links to the others."""
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (4, 1024))
+    first = [await served.connect() for _ in range(2)]
+    reader, writer = await served.connect()
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    for _, other in (*first, (reader, writer)):
+        other.close()
 
 
 async def test_a_head_that_is_too_large_is_refused(served: Served) -> None:

@@ -329,6 +329,14 @@ def test_what_is_condemned_is_neither_renewed_nor_handed_out():
     assert leases.renew(["a", "b"], 300) == ["a"]
     assert leases.hand_out(["a", "b"], 400) == ["b"]
     assert (leases.renewed_at("a"), leases.renewed_at("b")) == (200, 400)
-    leases.keep_only(["b"])
+    leases.keep_only(["b"], 500)
     assert leases.renewed_at("a") == 100
     assert leases.is_condemned("a")
+
+
+def test_a_list_of_open_attempts_says_nothing_of_those_that_were_placed_after_it_was_asked_for():
+    leases = Leases(began_mono=100)
+    leases.renew(["ended", "open"], 200)
+    leases.hand_out(["placed since"], 300)
+    leases.keep_only(["open"], 300)
+    assert [leases.renewed_at(name) for name in ("ended", "open", "placed since")] == [100, 200, 300]

@@ -16,6 +16,7 @@ from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.reads import ReadsSync
 from raft.interface import Halted
 from raft.pace import Spread
+from tests.harness.processes import wait_for
 from tests.unit.ledger.book import Book, job
 
 
@@ -98,9 +99,9 @@ def test_a_long_write_ahead_log_begins_anew(book: Book, monkeypatch: pytest.Monk
     """So it does not grow for ever under a steady stream of commits."""
     monkeypatch.setattr(ledger, "TRUNCATE_BYTES", 1)
     book.push(job())
-    assert book.ledger._checkpoints._log_bytes() > 0
+    assert book.ledger.pages.log_bytes() > 0
     book.ledger._checkpoints.checkpoint()
-    assert book.ledger._checkpoints._log_bytes() == 0
+    assert book.ledger.pages.log_bytes() == 0
     book.create()
 
 
@@ -181,6 +182,27 @@ def test_a_restored_ledger_goes_on(book: Book, tmp_path: Path, other: Path) -> N
     again = Ledger(fresh.path)
     assert again.applied().index == 2
     again.close()
+
+
+def test_the_ledger_that_was_replaced_is_removed_beside_the_work(book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system takes a third of a second for a gigabyte, and who restores must answer the leader. A start removes what a crash left of it."""
+    removed, real = {}, Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        real(path, missing_ok=missing_ok)
+        removed[path.name] = threading.current_thread()
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    book.push(job())
+    book.ledger.snapshot(tmp_path / "copy")
+    os.rename(tmp_path / "copy", book.folder / "fetched")
+    book.ledger.restore(book.folder / "fetched")
+    thread = wait_for(lambda: removed.get("ledger.sqlite.old"), 10.0, "the old ledger is removed")
+    assert thread is not threading.current_thread()
+    book.close()
+    (book.folder / "ledger.sqlite.old").write_bytes(b"x")
+    Ledger(book.path).close()
+    assert not (book.folder / "ledger.sqlite.old").exists()
 
 
 @pytest.mark.parametrize("renamed", [False, True], ids=["before the rename", "after the rename"])

@@ -170,6 +170,17 @@ def test_an_append_is_bounded_and_so_is_what_may_be_unanswered():
     assert [append.prev_index for append in more] == [to_b[-1].prev_index + len(to_b[-1].entries)]
 
 
+def test_who_is_far_behind_gets_a_part_each_turn_so_that_others_have_theirs():
+    """All that may be unanswered at once held the leader's thread for a fifth of a second when a follower came back from a copy."""
+    node = Node("a", "abc")
+    node.lead()
+    node.engine.propose([b"x"] * (3 * SETTINGS.step_entries + 1))
+    sent = []
+    while node.engine.next_deadline() <= node.now:
+        sent.append(sum(len(append.entries) for peer, append in node.turn() if peer == "b"))
+    assert sent == [SETTINGS.step_entries] * 3 + [1]
+
+
 def test_the_largest_entry_goes_alone():
     node = Node("a", "abc")
     node.lead()
@@ -390,6 +401,22 @@ def test_only_the_leader_can_ask_for_a_hand_over():
     node.engine.connected("a")
     node.turn(("a", Append(2, 1, 1, 1, 1)))
     assert node.turn(("c", TimeoutNow(2))) == []
+
+
+@pytest.mark.parametrize(
+    "later",
+    [AppendReply(7, 1, 1, False, False), VoteReply(7, False, True), VoteRequest(7, 0, 0, transfer=True)],
+    ids=["a reply", "a no", "a candidate"],
+)
+def test_a_wish_to_take_over_is_of_its_leaders_term_only(later):
+    """Another may lead the later term, with a lease: no vote in it may be asked for in the name of the leader before."""
+    node = Node("b", "abc")
+    node.engine.connected("a")
+    node.engine.connected("c")
+    node.turn(("a", Append(2, 1, 1, 1, 1)))
+    sent = node.turn(("a", TimeoutNow(2)), ("c", later))
+    assert node.engine.term == 7 and node.engine.state is State.FOLLOWER
+    assert [message for _, message in sent if isinstance(message, VoteRequest)] == [VoteRequest(8, 1, 1, pre=True)] * 2
 
 
 def test_a_wish_to_take_over_ends_when_another_leads():

@@ -58,7 +58,8 @@ def test_no_global_of_the_package_is_changed():
 
 
 def test_nothing_is_ever_unpickled(monkeypatch: pytest.MonkeyPatch):
-    """A whole history (elections, snapshots, changes of members, restarts) with every way to unpickle shut."""
+    """A whole history (elections, snapshots, changes of members, restarts) with every way to unpickle shut; `test_raft_replicas.py` does
+    the same to real processes."""
 
     def shut(*_: object, **__: object) -> None:
         raise AssertionError("something was unpickled")
@@ -67,4 +68,8 @@ def test_nothing_is_ever_unpickled(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(pickle, name, shut)
     for name in ("load", "loads"):
         monkeypatch.setattr(pysyncobj.pickle, name, shut, raising=False)
-    History(2).run()
+    history = History(6)
+    history.run()
+    counts = history.world.counts
+    assert len(history.world.checks.leaders) > 3 and history.wanted_voters >= 3
+    assert min(counts[kind] for kind in ("snapshots installed", "lists proposed", "starts", "logs cut back")) >= 3, counts

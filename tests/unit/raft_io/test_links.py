@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import struct
 import time
 
 import pytest
@@ -206,7 +207,20 @@ def test_a_snapshot_connection_is_handed_over_with_its_socket(nodes):
     assert a.snapshots[0][0] == "b"
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", wire.MAGIC + b"\xff" * 64, wire.MAGIC + wire.frame(["junk"])])
+def framed(body: bytes) -> bytes:
+    return wire.MAGIC + (len(body) + 1).to_bytes(4, "big") + bytes([wire.VERSION]) + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        wire.MAGIC + b"\xff" * 64,
+        wire.MAGIC + wire.frame(["junk"]),
+        pytest.param(framed(b"\x81\xa4type\xa1\xff"), id="no UTF-8"),
+        pytest.param(framed(b"\x82\xa4type\xa5hello\xa1z" + b"\x91" * 4000 + b"\xc0"), id="nested too deep"),
+    ],
+)
 def test_a_stranger_is_closed_and_changes_nothing(nodes, data):
     """Whatever it sends."""
     a = nodes("a")
@@ -224,6 +238,61 @@ def test_a_stranger_is_closed_and_changes_nothing(nodes, data):
 
         turn_until(closed, a)
     assert a.messages == [] and a.heard == []
+
+
+def test_a_stranger_writes_no_line_of_its_own_into_the_log(nodes, caplog):
+    """What it calls its cluster is said, in the line that belongs to it."""
+    a = nodes("a")
+    own = wire.Credentials("other\nraft link with b: all is lost", "b", "", KEY)
+    with socket.create_connection(a.listener.getsockname()) as stranger:
+        stranger.sendall(wire.Dialling(own, "a", wire.Purpose.MESSAGES).opening)
+        turn_until(lambda: caplog.messages, a)
+    assert "not to other?raft link with b" in caplog.messages[0] and "\n" not in caplog.messages[0]
+
+
+def test_who_is_gone_before_it_is_answered_changes_nothing(nodes):
+    """Killed behind its hello: what it sent can still be read, and nothing can be sent to it."""
+    a = nodes("a")
+    hello = wire.Dialling(wire.Credentials("cluster", "b", "", KEY), "a", wire.Purpose.MESSAGES)
+    with socket.create_connection(a.listener.getsockname()) as dialler:
+        a.links.accept(a.listener.accept()[0])
+        dialler.sendall(hello.opening)
+        dialler.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # the end is a reset
+    turn_until(lambda: not a.links._incoming, a)
+    assert a.messages == [] and a.heard == []
+
+
+def test_nobody_without_the_key_can_tell_a_node_not_to_go_on(nodes, monkeypatch):
+    """Whoever listens where a member was: its refusal is a reason to try again, as any other."""
+    monkeypatch.setattr(connections, "FINAL_AFTER_S", 0.0)
+    a = nodes("a")
+    refusal = wire.frame(wire.Refused("another process is in service as a", wire.Final.COPIED, b"p" * 32))
+    with socket.create_server(("127.0.0.1", 0)) as false:
+        false.settimeout(10)
+        a.links.set_members({"b": f"127.0.0.1:{false.getsockname()[1]}"})
+        a.turn()
+        for _ in range(2):
+            with false.accept()[0] as sock:
+                sock.sendall(refusal)
+                turn_until(lambda: a.links._outgoing["b"]._sock is None, a)
+            turn_until(lambda: a.links._outgoing["b"]._sock is not None, a)
+    assert a.links._complaints["b"] == {"b refuses: another process is in service as a"} and a.refusals == []
+
+
+def test_silent_strangers_keep_nobody_out(nodes, monkeypatch):
+    """Whoever waits longest for its hello makes room: a member says its own at once."""
+    monkeypatch.setattr(connections, "HELLO_TIMEOUT_S", 60.0)
+    a, b = nodes("a"), nodes("b")
+    strangers = [socket.create_connection(a.listener.getsockname()) for _ in range(links_module.STRANGERS_LIMIT)]
+    try:
+        for _ in strangers:
+            a.turn()
+        b.links.set_members({"a": a.address})
+        turn_until(lambda: b.links.is_connected("a"), a, b)
+        assert len(a.links._incoming) == links_module.STRANGERS_LIMIT  # the member and all but one of them
+    finally:
+        for sock in strangers:
+            sock.close()
 
 
 def test_silent_strangers_are_bounded_and_given_up(nodes, monkeypatch):
@@ -261,12 +330,15 @@ def test_a_node_with_another_key_never_connects(nodes, caplog):
     """Neither direction; the reason is logged once, not at every try."""
     a, b = nodes("a"), nodes("b", key=b"x" * 32)
     a.links.set_members({"b": b.address})
+    refused = "raft link with b: the node at the address of b does not hold this cluster's key"
+
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.getMessage() == refused]
+
+    turn_until(said, a, b)
     until = time.monotonic() + 0.4
     turn_until(lambda: time.monotonic() > until, a, b)
-    assert a.heard == [] and b.heard == []
-    assert [record.getMessage() for record in caplog.records].count(
-        "raft link with b: the node at the address of b does not hold this cluster's key"
-    ) == 1
+    assert a.heard == [] and b.heard == [] and len(said()) == 1
 
 
 def test_a_name_is_resolved_without_blocking(nodes):
@@ -276,7 +348,7 @@ def test_a_name_is_resolved_without_blocking(nodes):
     turn_until(lambda: a.links.is_connected("b"), a, b)
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", "127.0.0.1:http", ""])
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", "127.0.0.1:http", "", "127.0.0.1:²", "127.0.0.1:65536", "127.0.0.1:" + "9" * 30])
 def test_what_is_no_address_is_said_so(address):
     """HOST:PORT, with a number."""
     with pytest.raises(ValueError, match="is not HOST:PORT"):

@@ -150,9 +150,10 @@ def test_a_damaged_journal_is_not_recovered(tmp_path):
         recovery.make_only_voter(tmp_path, machine, ME)
 
 
-def test_an_epoch_that_cannot_be_read_is_not_guessed(tmp_path):
+@pytest.mark.parametrize("content", [b"2", b'{"epocH":2}', b'{"epoch":"\xff"}'])
+def test_an_epoch_that_cannot_be_read_is_not_guessed(tmp_path, content):
     """It names the file."""
-    (tmp_path / "epoch").write_text("2")
+    (tmp_path / "epoch").write_bytes(content)
     with pytest.raises(Halted, match=f"{tmp_path}/epoch cannot be read"):
         recovery.take_epoch(tmp_path, 2, empty=True)
 

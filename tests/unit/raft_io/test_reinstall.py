@@ -66,6 +66,20 @@ def test_where_nobody_can_it_says_why(folder: Path, monkeypatch: pytest.MonkeyPa
         ask(folder, monkeypatch, {"b": away, "c": busy, "d": lambda: 7})
 
 
+def test_a_member_whose_address_is_none_is_passed_over(folder: Path) -> None:
+    """As any other that cannot be reached."""
+    members = Members(voters=(Member("b", "nowhere"), Member("c", "127.0.0.1:" + "9" * 30)))
+    with pytest.raises(snapshot.TransferFailed, match=r"b at nowhere: 'nowhere' is not HOST:PORT; c at .* is not HOST:PORT"):
+        reinstall.fetch_copy(node="a", address="127.0.0.1:1", cluster="c", key=b"k", folder=folder, members=members, path=folder / "copy")
+
+
+def test_a_journal_that_cannot_be_opened_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, say: a start needs room for a segment."""
+    (tmp_path / "raft").write_text("a file, where a folder should be")
+    with pytest.raises(Halted, match=r"the journal in .* cannot be opened: "):
+        ask(tmp_path / "raft" / "deep", monkeypatch, {})
+
+
 def test_a_damaged_journal_forbids_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then this node has nothing left to keep, and a person decides."""
     segment = max(file for file in folder.iterdir() if file.is_file() and file.stat().st_size > 4096)

@@ -12,10 +12,13 @@ import pytest
 
 from raft import pump as pump_module
 from raft import replica as replica_module
+from raft import wire
+from raft.connections import READ_BYTES
 from raft.disk import RealDisk
 from raft.interface import Applied, Busy, Entry, Halted, Member, Members, NotLeader, Unknown
 from raft.journal import Journal
 from raft.replica import Replica
+from raft.settings import DEFAULT_SETTINGS
 from tests.unit.raft_io.disks import MemoryDisk
 from tests.unit.raft_io.machines import ListMachine
 
@@ -172,6 +175,71 @@ async def test_the_next_segment_is_made_in_a_thread(one):
     await until(lambda: not one.replica._pump._journal.wants_spare)
 
 
+async def test_without_a_thread_for_the_next_segment_the_ticks_go_on(one, monkeypatch):
+    """The machine has no process left, for a moment: the tick makes segments itself, and a thread later."""
+    started = threading.Thread.start
+
+    def none_left(thread):
+        if thread.name == "raft-spare":
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        for _ in range(10):
+            await one.replica.propose(bytes(1024 * 1024), SECOND)
+    assert one.replica.status().halted is None
+    await until(lambda: "spare.new" in one.disk.list(str(one.folder)))
+
+
+async def test_a_halt_is_told_whatever_fails_after_it(one, monkeypatch):
+    """A disk that is ill may refuse a close, too: nobody may wait for ever because of it."""
+    pump = one.replica._pump
+
+    def refuse():
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pump._journal, "close", refuse)
+    monkeypatch.setattr(pump._links, "close", refuse)
+    lost = asyncio.create_task(one.replica.lost(one.replica.term()))
+    one.disk.error = errno.EIO
+    one.disk.fail_on = "write"
+    with pytest.raises(Unknown, match="could not be written"):
+        await one.replica.propose(b"x", SECOND)
+    await asyncio.wait_for(lost, SECOND)
+    assert len(one.halts) == 1
+
+
+def test_whose_ledger_does_not_keep_up_takes_less_and_applies_more(tmp_path, monkeypatch):
+    """A follower acknowledges what it has on disk, not what it has applied: nothing else would bound what it holds in memory."""
+    machine = ListMachine()
+    own = wire.Credentials("cluster", "a", "127.0.0.1:1", b"k" * 32)
+    pump = replica_module._build(own, tmp_path, machine, True, DEFAULT_SETTINGS, MemoryDisk(), lambda news: None)
+    try:
+        while pump.engine.leads_since_applied is None:
+            pump._turn()
+        monkeypatch.setattr(pump_module, "APPLY_ENTRIES", 100)
+        pump._apply_limit = 100
+
+        def turn_with(commands: int) -> int:
+            before = pump.engine.applied_index
+            pump.engine.propose([b"x"] * commands)
+            pump._turn()
+            return pump.engine.applied_index - before
+
+        assert (turn_with(1000), pump._links.read_bytes) == (100, READ_BYTES)
+        monkeypatch.setattr(pump_module, "JOURNAL_LIMIT_BYTES", 1000)
+        assert (turn_with(500), pump._links.read_bytes) == (1400, pump_module.BEHIND_READ_BYTES)
+        monkeypatch.setattr(pump_module, "BEHIND_SPAN_S", 0.0)
+        assert turn_with(500) == 200, "never longer than that: others must be heard"
+        pump._turn()
+        pump._turn()
+        pump._turn()
+        assert pump._links.read_bytes == READ_BYTES, "what is applied needs only to be cut"
+    finally:
+        pump._end("over", None)
+
+
 async def test_an_apply_that_raises_halts_with_its_entries(one):
     """Nothing is applied after it."""
 
@@ -215,6 +283,29 @@ async def test_a_close_answers_what_waits(one):
     with pytest.raises(Halted, match="closed"):
         await one.replica.propose(b"y", SECOND)
     assert not one.replica._thread.is_alive()
+
+
+async def test_an_end_answers_calls_that_were_not_taken_yet(one):
+    """They do not wait until their time is over."""
+    go_on, entered = threading.Event(), threading.Event()
+    one.machine.before_apply = lambda: (entered.set(), go_on.wait(SECOND))
+    proposed = asyncio.create_task(one.replica.propose(b"x", SECOND))
+    await until(entered.is_set)
+    read = asyncio.create_task(one.replica.read_barrier(10 * SECOND))
+    await asyncio.sleep(0)
+    one.replica._pump.stop()
+    go_on.set()
+    with pytest.raises(Unknown, match="stopping"):
+        await asyncio.wait_for(read, SECOND)
+    await asyncio.wait([proposed])
+
+
+async def test_a_hand_over_is_over_when_another_may_lead_also_before_the_terms_first_entry(one, monkeypatch):
+    """It said at once that this node leads no more, when `leadership` had not told of the term yet."""
+    monkeypatch.setattr(one.replica._pump.engine, "transfer", lambda to: True)
+    monkeypatch.setattr(type(one.replica._pump.engine), "leads_since_applied", None)
+    assert not await one.replica.transfer_leadership(None, 0.2)
+    assert one.replica.status().state == "leader"
 
 
 async def test_a_cancelled_proposal_is_not_taken_when_it_was_not_yet(one):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import random
 import socket
@@ -190,10 +191,32 @@ def test_notes_are_written_on_the_way(tmp_path, copy, monkeypatch):
     assert noted == [(offset, offset) for offset in [PIECE_BYTES, 2 * PIECE_BYTES, 3 * PIECE_BYTES, copy.size]]
 
 
+@pytest.mark.parametrize("fails", ["write_out", "_sync"])
+def test_of_what_a_disk_did_not_take_nothing_is_kept(tmp_path, copy, monkeypatch, fails):
+    """Linux says it once, then the pages pass for written: a sync after it, and a look at the file, would find nothing wrong."""
+    monkeypatch.setattr(snapshot, "NOTE_BYTES", PIECE_BYTES)
+    monkeypatch.setattr(snapshot, "PORTION_BYTES", PIECE_BYTES)
+    real, calls = getattr(snapshot, fails), []
+
+    def once(file):
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(file)
+
+    monkeypatch.setattr(snapshot, fails, once)
+    with Leader(whole(copy), whole(copy)) as leader:
+        with pytest.raises(OSError, match="Input/output error"):
+            fetched(tmp_path, leader)
+        fetched(tmp_path, leader)
+    assert leader.asked == [Want(), Want()]
+
+
 @pytest.mark.parametrize(
     "note, size",
     [
         pytest.param(b"", 100, id="an empty note"),
+        pytest.param(b'{"copy":"\xff","offset":5}', 100, id="a note of other bytes"),
         pytest.param(b'{"copy":"x","offset":101}', 100, id="more than is there"),
         pytest.param(b'{"copy":"x","offset":0}', 100, id="nothing"),
         pytest.param(b'{"copy":"x","offset":-5}', 100, id="less than nothing"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +107,32 @@ def test_a_failed_fetch_is_tried_again_after_a_pause(world):
     world.turn()
 
 
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:" + "9" * 30])
+def test_an_address_that_is_none_is_tried_again_too(world, address):
+    """The leader may be found elsewhere in a moment."""
+    world.transfers.fetch("b", address)
+    world.turn()
+    world.now += RETRY_S + 0.1
+    world.transfers.fetch("b", address)
+    world.turn()
+
+
+def test_without_a_thread_both_ends_try_again(world, monkeypatch):
+    """The machine has no process left: a moment, for whoever is not halted by it."""
+
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        assert world.asked().recv(1) == b""
+        world.transfers.fetch("b", "127.0.0.1:1")
+    assert world.transfers.serving == 0
+    world.now += RETRY_S + 0.1
+    world.transfers.fetch("b", "nowhere")
+    world.turn()
+
+
 def test_what_came_of_a_copy_is_kept_as_long_as_it_may_be_of_use(world):
     """Then no leader has that copy any more, and the log came after all."""
     incoming = snapshot.Incoming(world.folder / snapshot.INCOMING_NAME)
@@ -116,4 +143,28 @@ def test_what_came_of_a_copy_is_kept_as_long_as_it_may_be_of_use(world):
     assert world.files() == ["incoming.snapshot", "incoming.snapshot.note"]
     world.now += 2
     world.transfers.look_after(0, hurry=False)
+    world.turn()
     assert world.files() == []
+
+
+def test_the_tick_thread_removes_no_copy_itself(world, monkeypatch):
+    """A file system takes a third of a second for a gigabyte, and nobody gets an answer meanwhile."""
+    removed, real = {}, Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        real(path, missing_ok=missing_ok)
+        removed[path.name] = threading.current_thread()
+
+    snapshot.Incoming(world.folder / snapshot.INCOMING_NAME).path.write_bytes(bytes(100))
+    copies = world.transfers._copies
+    copies.give_back(copies.take(40))
+    monkeypatch.setattr(Path, "unlink", unlink)
+    world.now += KEPT_S + 1
+    world.transfers.look_after(40, hurry=False)
+    world.turn()
+    until = time.monotonic() + SECOND
+    while set(removed) < {"outgoing-1.snapshot", "incoming.snapshot"}:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    assert world.files() == []
+    assert threading.current_thread() not in removed.values()
