@@ -7,7 +7,8 @@
     join.token      on the founder: a token of role node
     node.token      this node's own
     recovered.json  what a recovery or restore left to the next start (recovery.py)
-    cluster.key     32 bytes in hex: links of Raft, sessions and renewals are signed with it
+    cluster.key     the cluster's keys, 32 bytes in hex each: links of Raft, sessions and renewals are signed with them, secrets sealed
+    ca.crt          in a cluster with TLS: the CAs to trust, for nodes, `igor`, curl and browsers; node.crt and node.key are this node's own
     ledger.sqlite, raft/, attempts/, lock
 
 Every file is written to a side name, synced and renamed, so a crash leaves the old or the new one.
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import msgspec
 
+from igor_node.trust.keys import KeyRing, parse_ring, write_ring
 from igor_node.words import IgorError
 from wrapper import protocol
 
@@ -42,6 +44,8 @@ class Identity(msgspec.Struct, frozen=True, omit_defaults=False):
     cluster: str
     address: str  # HOST:PORT, as others reach it
     founder: bool = False
+    listen: str = ""  # HOST:PORT, where it listens; "": as `address`
+    tls: bool = False  # whether its cluster has TLS
     pid: int = 0
     labels: dict[str, str] = {}
     slots: int = 1
@@ -148,15 +152,16 @@ class DataDir:
         if list(urls) != self.peers():
             self.write("peers", "".join(f"{url}\n" for url in urls))
 
-    def key(self) -> bytes:
+    def ring(self) -> KeyRing | None:
+        """None where the file is not there. Raises DataDirProblem."""
         text = self.read("cluster.key")
         try:
-            key = bytes.fromhex(text or "")
-        except ValueError:
-            key = b""
-        if len(key) != 32:
-            raise DataDirProblem(f"{self.path / 'cluster.key'} is missing or damaged", hint="restore it, or join anew with an empty folder")
-        return key
+            return None if text is None else parse_ring(text)
+        except ValueError as problem:
+            raise DataDirProblem(f"{self.path / 'cluster.key'} is damaged: {problem}", hint="restore it, or join anew with an empty folder") from None
+
+    def write_ring(self, ring: KeyRing) -> None:
+        self.write("cluster.key", write_ring(ring), secret=True)
 
     def _sync(self) -> None:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)

@@ -29,29 +29,32 @@ from typing import Any
 import msgspec
 import structlog
 
-from igor_node import __version__
+from igor_node import __version__, certified
 from igor_node.agent.agent import Agent, AgentSettings
 from igor_node.data_dir import DataDir, DataDirProblem, Identity
 from igor_node.edges import SystemClock
 from igor_node.http.api.cluster import node_token
 from igor_node.http.app import make_app
 from igor_node.http.auth import compose_token, derive_secret, parse_token
-from igor_node.http.listener import Listener, address_of, open_port
+from igor_node.http.listener import Listener, address_of, is_every_address, is_loopback, open_port
 from igor_node.http.origins import host_of
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
 from igor_node.leader.renewal import is_renewal_token
-from igor_node.ledger import distrust, query_cluster, query_digests
+from igor_node.ledger import distrust, query_authorities, query_cluster, query_digests
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, NodeChanged, Refused, RegisterNode
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.pages import DamagedLedger
 from igor_node.ledger.reads import Reads
-from igor_node.peers import MOVED_LIMIT, RefusedByCluster, ask_around, ask_to_join, whereabouts
+from igor_node.peers import MOVED_LIMIT, RefusedByCluster, ask_around, ask_node, ask_to_join, whereabouts
 from igor_node.recovery import NOTE, Note
 from igor_node.settings import Join, NodeSettings, default_name, split_address
 from igor_node.stream import Differs
-from igor_node.words import SECOND, Conflict, IgorError, Invalid, NodeState, Role, Unavailable, new_id
+from igor_node.trust.contexts import AUTHORITIES, Trust
+from igor_node.trust.keys import Keys, new_ring, parse_ring
+from igor_node.trust.pins import PLAIN, NotThisCluster, asking_context, fetch_authority, fingerprint_in
+from igor_node.words import SECOND, Conflict, IgorError, Invalid, NodeState, Role, Unavailable, base_url, new_id
 from raft.interface import Halted, Members, NotLeader, Unknown
 from raft.recovery import read_epoch
 from raft.reinstall import fetch_copy
@@ -67,6 +70,10 @@ NOTE_PEERS_S = 0.2  # how soon an address that was learned is kept
 ASK_MEMBERS_NS = 60 * SECOND  # how often a node without a ledger asks for the members
 HAND_OVER_S = 1.5  # a planned stop costs no election time-out
 REINSTALL_PAUSE_S = 1.0
+PIN_TIMEOUT_S = 5.0  # until a peer has shown its certificates
+RENEW_LOOK_S = 600.0  # between two looks at the certificate's end
+RENEW_AGAIN_S = 5.0
+FETCH_KEY_AGAIN_S = 0.5
 LEADER_PAUSE_S = 1.0  # after a fault in a leader's loops, before they are started again
 
 log = structlog.get_logger("node")
@@ -134,8 +141,13 @@ class Node:
         self.introduced = True  # false: `join` found nobody who could write it down
         self.current_from = 0  # the ledger here answers from this index on
         self.unknown = False  # somebody said that the cluster does not know this node (any more)
+        self.tls = False
+        self.trust: Trust | None = None
+        self.removed: frozenset[str] = frozenset()  # nodes whose certificates are good for nothing any more
+        self.keys = Keys(None)
+        self.wants_key = asyncio.Event()  # a leader calls this node a member, or dials it as one
+        self.listening = ""  # HOST:PORT
         self.identity: Identity
-        self.key: bytes
         self.ledger: Ledger
         self.replica: Replica
         self.agent: Agent
@@ -147,11 +159,17 @@ class Node:
         if self.join is not None and self.join.reset:
             self.data.reset()
         known = self.data.read_identity()
+        self.tls = self._has_tls(known)
         sock = self._open_port(known)
         try:
-            address = self.settings.advertise or address_of(sock)
-            self.identity = await self._become(known, address)
-            self.key = self.data.key()
+            self.listening = address_of(sock)
+            self.identity = await self._become(known, self._advertised())
+            loop = asyncio.get_running_loop()
+            self.keys = Keys(self.data.ring(), lambda: _soon(loop, self.wants_key.set))
+            if self.keys.ring is None and not self.tls:
+                raise DataDirProblem(f"{self.data.path / 'cluster.key'} is missing", hint="restore it, or join anew with an empty folder")
+            if self.tls and self.trust is None:
+                self.trust = self._make_trust()
             await self._serve(sock)
         finally:
             sock.close()
@@ -172,7 +190,7 @@ class Node:
         """The address asked for; a node that was in service before keeps its own where none, or any port, was asked for."""
         host, port = split_address(self.settings.listen)
         if known is not None and ("listen" not in self.settings.given or port == 0):
-            before_host, before_port = split_address(known.address)
+            before_host, before_port = split_address(known.listen or known.address)
             try:
                 return open_port(before_host if "listen" not in self.settings.given else host, before_port)
             except Conflict:
@@ -180,28 +198,64 @@ class Node:
                     raise
         return open_port(host, port)
 
+    def _has_tls(self, known: Identity | None) -> bool:
+        """It is decided when the cluster is founded. Raises Invalid where a cluster without it is to be served off loopback."""
+        host = self.settings.listen_host
+        if known is not None:
+            tls = known.tls
+        elif self.join is not None:
+            tls = fingerprint_in(self.join.token) is not None
+        else:
+            tls = self.settings.tls == "on" or not is_loopback(host)
+        if not tls and not is_loopback(host):
+            whose = "this cluster was founded" if known is not None or self.join is not None else "a cluster is founded"
+            raise Invalid(
+                f"{host} is not on loopback, and {whose} without TLS",
+                hint="listen on 127.0.0.1, [::1] or localhost; a cluster for several machines is founded off loopback, or with --tls on",
+            )
+        if not tls and self.settings.tls == "on":
+            raise Invalid("this cluster was founded without TLS", hint="found another one with --tls on")
+        if tls and self.settings.auth == "off":
+            raise Invalid("auth is off, and this cluster has TLS", hint="only a cluster without TLS, on loopback alone, may do without tokens")
+        return tls
+
+    def _advertised(self) -> str:
+        """HOST:PORT. Raises Invalid where it listens on every address and others are not told which one to use."""
+        if self.settings.advertise is not None:
+            return self.settings.advertise
+        if is_every_address(split_address(self.listening)[0]):
+            raise Invalid(f"others cannot reach this node at {self.listening}", hint="say where, with --advertise HOST:PORT")
+        return self.listening
+
     async def _become(self, known: Identity | None, address: str) -> Identity:
         if known is not None:
+            if self.tls:
+                self.trust = self._known_trust()
             await self._look_for_itself(known, address)
             await self._check_cluster(known, address)
             given = {name: getattr(self.settings, name) for name in ("name", "labels", "slots") if name in self.settings.given}
-            identity = msgspec.structs.replace(known, address=address, pid=os.getpid(), **given)
+            identity = msgspec.structs.replace(known, address=address, listen=self.listening, pid=os.getpid(), **given)
         elif self.join is not None:
             identity = await self._join(address)
         else:
             identity = Identity(
                 name=self.settings.name or default_name(), id=secrets.token_hex(8), cluster=secrets.token_hex(8), address=address, founder=True,
-                pid=os.getpid(), labels=dict(self.settings.labels), slots=self.settings.slots,
+                pid=os.getpid(), labels=dict(self.settings.labels), slots=self.settings.slots, listen=self.listening, tls=self.tls,
             )  # fmt: skip
-            self.data.write("cluster.key", secrets.token_hex(32) + "\n", secret=True)
+            ring = new_ring()
+            self.data.write_ring(ring)
+            if self.tls:
+                certified.found(
+                    self.data, ring, node=identity.id, cluster=identity.cluster, named=certified.names(address, self.listening), now_s=self._now_s()
+                )
         self.data.write_identity(identity)
         return identity
 
     async def _look_for_itself(self, known: Identity, address: str) -> None:
         """Before it serves: is somebody in service already with this identity, and has the cluster been recovered meanwhile?"""
         self.epoch = read_epoch(self.data.path / "raft").epoch
-        urls = [*(self.join.peers if self.join else ()), *self.data.peers(), _url(known.address)]
-        answers = await ask_around([url for url in urls if url != _url(address)], self._node_token())
+        urls = [*self._told(), *self.data.peers(), self._url(known.address)]
+        answers = await ask_around([url for url in urls if url != self._url(address)], self._node_token(), self._asking())
         answers = [(url, found) for url, found in answers if found.cluster == known.cluster]
         for url, found in answers:
             if found.id == known.id:
@@ -218,10 +272,11 @@ class Node:
             return
         body = {
             "id": known.id, "name": known.name, "address": address, "labels": known.labels, "slots": known.slots, "version": __version__,
-            "cluster": known.cluster, "epoch": self.epoch,
+            "cluster": known.cluster, "epoch": self.epoch, **self._signing_request(known.id, address),
         }  # fmt: skip
         try:
-            answer = await ask_to_join(self.join.peers, self.join.token or self._node_token(), body, within_s=0)
+            answer = await ask_to_join(self._told(), self.join.token or self._node_token(), body, within_s=0, tls=self._asking())
+            self._take_certificate(answer)
             self.data.write("node.token", answer["token"] + "\n", secret=True)  # another one, where the node had left
             self.introduced = True
         except Unavailable as problem:
@@ -242,16 +297,117 @@ class Node:
         node = self.data.read("node.id") or secrets.token_hex(8)
         self.data.write("node.id", node + "\n")  # an answer that was lost must not leave a second node behind
         labels, slots = dict(self.settings.labels), self.settings.slots
-        body = {"id": node, "name": name, "address": address, "labels": labels, "slots": slots, "version": __version__}
-        answer = await ask_to_join(self.join.peers, token, body)
+        tls = await self._pin(token)
+        body = {
+            "id": node, "name": name, "address": address, "labels": labels, "slots": slots, "version": __version__,
+            **self._signing_request(node, address),
+        }  # fmt: skip
+        answer = await ask_to_join(self._told(), token, body, tls=tls)
         self.epoch = answer["epoch"]
-        self.data.write("cluster.key", answer["key"] + "\n", secret=True)
+        self._take_certificate(answer)
+        if "key" in answer:
+            self.data.write_ring(parse_ring(answer["key"]))
         self.data.write("node.token", answer["token"] + "\n", secret=True)
-        self.data.write_peers([*self.join.peers, *(_url(member["address"]) for member in answer["members"] if member["address"] != address)])
+        self.data.write_peers([*self._told(), *(self._url(member["address"]) for member in answer["members"] if member["address"] != address)])
         self.data.remove("node.id")
         return Identity(
-            name=answer.get("name", name), id=node, cluster=answer["cluster"], address=address, pid=os.getpid(), labels=labels, slots=slots
-        )
+            name=answer.get("name", name), id=node, cluster=answer["cluster"], address=address, pid=os.getpid(), labels=labels, slots=slots,
+            listen=self.listening, tls=self.tls,
+        )  # fmt: skip
+
+    # --- TLS
+
+    async def _pin(self, token: str) -> Any:
+        """Finds the CA that the token names at one of the peers, before anything is said to any of them. What to ask with from then on."""
+        fingerprint = fingerprint_in(token)
+        if fingerprint is None:
+            return True
+        silent: list[str] = []
+        for url in self._told():
+            host, port = split_address(url.partition("://")[2])
+            try:
+                authority = await asyncio.to_thread(fetch_authority, host, port, fingerprint, PIN_TIMEOUT_S)
+                return asking_context(authority)
+            except NotThisCluster as problem:
+                raise RefusedByCluster(f"{url}: {problem}", hint="is the token of this cluster, and the address that of one of its nodes?") from None
+            except OSError as problem:
+                silent.append(f"{url} ({str(problem.strerror or problem).lower()})")
+        raise Unavailable(f"no peer could be asked to join: {', '.join(silent)}", hint="is one of them running, and is the address right?")
+
+    def _signing_request(self, node: str, address: str) -> dict[str, str]:
+        return {"request": certified.ask(self.data, node, certified.names(address, self.listening))} if self.tls else {}
+
+    def _take_certificate(self, answer: Mapping[str, Any]) -> None:
+        if not self.tls:
+            return
+        certified.take(self.data, certified.Signed(certificate=answer["certificate"], authorities=answer["authorities"]))
+        if self.trust is not None:
+            self.trust.renew()
+
+    def _known_trust(self) -> Trust:
+        """Of a node that was in service before. Raises RefusedByCluster where its certificate has ended: it must show a token again."""
+        if certified.facts(self.data).ends_s <= self._now_s():
+            raise RefusedByCluster("this node's certificate has ended while it was away", hint="igor-node join PEER --token-file F --reset")
+        return self._make_trust()
+
+    def _make_trust(self) -> Trust:
+        return Trust(self.data.path, lambda node: node not in self.removed)
+
+    def _asking(self) -> Any:
+        """For connections to other nodes."""
+        return True if self.trust is None else self.trust.asking()
+
+    async def _sign(self, request: str, node: str) -> certified.Signed:
+        ring = self.keys.ring
+        if ring is None:
+            raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
+        cluster, now_s = self.identity.cluster, self._now_s()
+        return await self.reads.query(lambda connection: certified.sign(connection, ring, request, node=node, cluster=cluster, now_s=now_s))
+
+    async def _renew(self) -> None:
+        """Asks for another certificate in time, or when the node is asked under other names."""
+        named = certified.names(self.identity.address, self.listening)
+        while self.tls:
+            if certified.wants_renewal(certified.facts(self.data), named, self._now_s()):
+                try:
+                    answer = await self._ask_leader("POST", "/v1/node/certificate", self._signing_request(self.identity.id, self.identity.address))
+                    self._take_certificate(answer)
+                    log.info("the certificate of this node was renewed")
+                except (IgorError, KeyError) as problem:
+                    log.warning("the certificate of this node could not be renewed yet", reason=str(problem))
+                    await self.clock.sleep(RENEW_AGAIN_S)
+                    continue
+            await self.clock.sleep(RENEW_LOOK_S)
+
+    async def _fetch_key(self) -> None:
+        """A node that has become a member gets the cluster's key from the leader, by its certificate."""
+        while self.keys.ring is None:
+            await self.wants_key.wait()
+            self.wants_key.clear()
+            try:
+                answer = await self._ask_leader("GET", "/v1/node/key")
+                ring = parse_ring(answer["keys"])
+                self.data.write_ring(ring)
+                self.keys.ring = ring
+                log.info("the cluster's key is here")
+            except (IgorError, KeyError, ValueError) as problem:
+                log.info("the cluster's key is not here yet", reason=str(problem))
+                await self.clock.sleep(FETCH_KEY_AGAIN_S)
+
+    async def _ask_leader(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        leader = self._leader_address()
+        if leader is None:
+            raise Unavailable("no leader is known")
+        return await ask_node(method, f"{leader}{path}", self._node_token(), body, self._asking())
+
+    def _note_removed(self, removed: frozenset[str]) -> None:
+        """Nodes that were taken out are cut off."""
+        if removed != self.removed:
+            self.removed = removed
+            self.replica.check_members()
+
+    def _now_s(self) -> int:
+        return self.clock.now() // SECOND
 
     # --- service
 
@@ -271,19 +427,21 @@ class Node:
             self.replica = await self._start_replica()
             stack.push_async_callback(self.replica.close)
             leader = Leader(
-                node=me.id, replica=self.replica, ledger=ledger, reads=self.reads, changes=self.changes, clock=self.clock, key=self.key,
-                leader_address=self._leader_address, epoch=self.epoch,
+                node=me.id, replica=self.replica, ledger=ledger, reads=self.reads, changes=self.changes, clock=self.clock, keys=self.keys,
+                leader_address=self._leader_address, epoch=self.epoch, tls=self.tls,
             )  # fmt: skip
             self.agent = self._make_agent()
             services = self._services(leader)
-            await stack.enter_async_context(Listener(sock, make_app(services), MAGIC, self.replica.adopt))
+            serving = self.trust.serving if self.trust is not None else None
+            await stack.enter_async_context(Listener(sock, make_app(services), MAGIC, self.replica.adopt, serving))
             if me.founder:
                 await self._found()
             await self._finish_recovery()
-            self.data.write("address", _url(me.address) + "\n")
-            log.info("in service", name=me.name, id=me.id, cluster=me.cluster, address=_url(me.address), version=__version__)
+            self.data.write("address", self._url(me.address) + "\n")
+            log.info("in service", name=me.name, id=me.id, cluster=me.cluster, address=self._url(me.address), version=__version__)
             async with asyncio.TaskGroup() as tasks:
-                parts = (self._lead(leader), self.agent.serve(), self._remember_peers(), self._find_others(), self._introduce())
+                parts = (self._lead(leader), self.agent.serve(), self._remember_peers(), self._find_others(), self._introduce(),
+                         self._renew(), self._fetch_key())  # fmt: skip
                 work = [tasks.create_task(part) for part in parts]
                 await self.stop.wait()
                 log.info("stopping", reason=self.refused or self.halted or "asked to stop")
@@ -298,8 +456,8 @@ class Node:
             self.data.remove("term")  # of leaders that the new epoch never had
         try:
             replica = await Replica.start(
-                node=me.id, address=me.address, folder=folder, machine=self.ledger, cluster=me.cluster, key=self.key, epoch=self.epoch,
-                found=me.founder, on_halt=self._halt,
+                node=me.id, address=me.address, folder=folder, machine=self.ledger, cluster=me.cluster, key=lambda: self.keys.key,
+                epoch=self.epoch, found=me.founder, on_halt=self._halt, trust=self.trust,
             )  # fmt: skip
         except Halted as problem:
             if self.epoch > before:
@@ -317,15 +475,21 @@ class Node:
                 term_file=self.data.path / "term", token=self._node_token, addresses=self._where_to_look, labels=me.labels, slots=me.slots,
                 environment=self.settings.environment, ledger_version=self.ledger.known.highest, mark=lambda: self.ledger.mark,
                 differs=self._differs, epoch=self.epoch, on_standing=self._note_standing, on_refused=self._refuse,
+                asking=self._asking, authorities=str(self.data.path / AUTHORITIES) if self.tls else "",
             )
         )  # fmt: skip
 
     def _services(self, leader: Leader) -> Services:
         me = self.identity
         return Services(
-            me=Me(id=me.id, name=me.name, address=_url(me.address), cluster=me.cluster, version=__version__, epoch=self.epoch),
+            me=Me(id=me.id, name=me.name, address=self._url(me.address), cluster=me.cluster, version=__version__, epoch=self.epoch),
             clock=self.clock,
-            key=self.key,
+            keys=self.keys,
+            tls=self.tls,
+            asking=self._asking,
+            permitted=lambda node: node not in self.removed,
+            sign=self._sign if self.tls else None,
+            fingerprint=self._fingerprint,
             node_token=self._node_token,
             replica=self.replica,
             reads=self.reads,
@@ -337,7 +501,7 @@ class Node:
             renew=leader.renew,
             views=leader.views,
             logs=self.agent.logs,
-            own_token=lambda attempt, token: is_renewal_token(self.key, attempt, token),
+            own_token=lambda attempt, token: is_renewal_token(self.keys.key, attempt, token),
             auth=self.settings.auth == "required",
             oidc=self.settings.oidc,
             hosts=self._further_hosts(),
@@ -425,8 +589,8 @@ class Node:
         while not self.stop.is_set():
             try:
                 stands = await asyncio.to_thread(
-                    fetch_copy, node=me.id, address=me.address, cluster=me.cluster, key=self.key, folder=self.data.path / "raft",
-                    members=found.members, path=fresh,
+                    fetch_copy, node=me.id, address=me.address, cluster=me.cluster, key=self.keys.key, folder=self.data.path / "raft",
+                    members=found.members, path=fresh, trust=self.trust,
                 )  # fmt: skip
             except TransferFailed as problem:
                 log.warning("no member could give a copy of the ledger; asking again", reason=str(problem))
@@ -450,6 +614,8 @@ class Node:
     def _note_standing(self, member: bool | None, index: int) -> None:
         """A leader's word on what this node is. One that is no member gets no entries: until it is one again what it holds is of the past."""
         self.unknown = member is None
+        if member:
+            self.wants_key.set()
         if member is False or (member and self.current_from > index):
             self.current_from = index
 
@@ -461,12 +627,15 @@ class Node:
             return
         me = self.identity
         admin, joining = self._token_file("admin.token", "admin"), self._token_file("join.token", "join")
-        own = compose_token(f"n-{me.id}", derive_secret(self.key, f"node {me.id}"))
+        own = compose_token(f"n-{me.id}", derive_secret(self.keys.key, f"node {me.id}"), self._fingerprint())
         self.data.write("node.token", own + "\n", secret=True)
         await self._propose(FoundCluster(cluster=me.cluster, tzdata=_tzdata_version(), wanted_voters=self.settings.voters))
+        if (authority := certified.founding_command(self.data)) is not None:
+            await self._propose(authority)
         await self._register(own, "founder")
         await self._propose(CreateToken(token=parse_token(admin).id, hash=parse_token(admin).hash, role=Role.ADMIN, name="founder"))
         await self._propose(CreateToken(token=parse_token(joining).id, hash=parse_token(joining).hash, role=Role.NODE, name="join"))
+        self.data.remove(certified.SEALED)
 
     async def _finish_recovery(self) -> None:
         """What `recover` or `restore` left to the first start (recovery.py). Done again after a crash it is refused, or changes nothing."""
@@ -489,7 +658,7 @@ class Node:
         token = self.data.read("node.token")
         if token is None:
             name = node_token(me.id, await self.reads.query(query_cluster.tokens), anew=True)
-            token = compose_token(name, derive_secret(self.key, "node " + name.removeprefix("n-")))
+            token = compose_token(name, derive_secret(self.keys.key, "node " + name.removeprefix("n-")), self._fingerprint())
             self.data.write("node.token", token + "\n", secret=True)
         await self._register(token, "recovery")
         for text, role, name in ((admin, Role.ADMIN, "recovery"), (joining, Role.NODE, "join")):
@@ -509,7 +678,7 @@ class Node:
         """The token in the file, made if it is not there."""
         token = self.data.read(file)
         if token is None:
-            token = compose_token(f"{name}-{secrets.token_hex(4)}", secrets.token_urlsafe(32))
+            token = compose_token(f"{name}-{secrets.token_hex(4)}", secrets.token_urlsafe(32), self._fingerprint())
             self.data.write(file, token + "\n", secret=True)
         return token
 
@@ -545,6 +714,16 @@ class Node:
     def _members(self) -> Members:
         return self.replica.status().members
 
+    def _told(self) -> list[str]:
+        """The peers that `join` was given, as URLs."""
+        return [self._url(url.partition("://")[2] or url) for url in self.join.peers] if self.join is not None else []
+
+    def _url(self, address: str) -> str:
+        return base_url(address, tls=self.tls)
+
+    def _fingerprint(self) -> str:
+        return certified.fingerprint(self.data) if self.tls else PLAIN
+
     def _node_token(self) -> str:
         return self.data.read("node.token") or ""
 
@@ -560,9 +739,9 @@ class Node:
     def _leader_address(self) -> str | None:
         leader = self.replica.leader()
         if leader == self.identity.id:
-            return _url(self.identity.address)
+            return self._url(self.identity.address)
         address = self._address_of(leader) if leader is not None else None
-        return _url(address) if address is not None else (self.agent.link.leader or None)
+        return self._url(address) if address is not None else (self.agent.link.leader or None)
 
     def _address_of(self, node: str) -> str | None:
         """Of a member: where it was reached last rather than where the list of members has it."""
@@ -573,18 +752,17 @@ class Node:
         """Base URLs of other nodes that hold the ledger, the likely leader first."""
         leader = self._leader_address()
         members = self._members()
-        urls = [_url(self._address_of(member.id) or member.address) for member in (*members.voters, *members.learners)] or self.data.peers()
-        return [url for url in dict.fromkeys([*([leader] if leader else []), *urls]) if url != _url(self.identity.address)]
+        urls = [self._url(self._address_of(member.id) or member.address) for member in (*members.voters, *members.learners)] or self.data.peers()
+        return [url for url in dict.fromkeys([*([leader] if leader else []), *urls]) if url != self._url(self.identity.address)]
 
     def _where_to_look(self) -> Sequence[str]:
         """Where the agent looks for the leader: what consensus knows, then whomever this node ever knew."""
-        leader, own = self._leader_address(), _url(self.identity.address)
+        leader, own = self._leader_address(), self._url(self.identity.address)
         return list(dict.fromkeys([*([leader] if leader else []), *self._peers(), own, *self._acquaintances()]))
 
     def _acquaintances(self) -> list[str]:
         """Whomever this node ever knew, or was told of."""
-        told = self.join.peers if self.join is not None else ()
-        return [*told, *(_url(address) for node, address in self.moved.items() if node != self.identity.id), *self.data.peers()]
+        return [*self._told(), *(self._url(address) for node, address in self.moved.items() if node != self.identity.id), *self.data.peers()]
 
     # --- who else is there
 
@@ -599,11 +777,12 @@ class Node:
                 if seen != kept:
                     kept = seen
                     rows = await self.reads.query(query_cluster.nodes)
-                    self.data.write_peers([_url(seen[1].get(row.node, row.address)) for row in rows if row.node != self.identity.id])
+                    self._note_removed(frozenset(await self.reads.query(query_authorities.removed_nodes)))
+                    self.data.write_peers([self._url(seen[1].get(row.node, row.address)) for row in rows if row.node != self.identity.id])
             elif leader and now - asked_at > ASK_MEMBERS_NS:
                 asked_at = now
-                for _, found in await ask_around([leader], self._node_token()):
-                    self.data.write_peers([_url(address) for node, address in sorted(found.addresses.items()) if node != self.identity.id])
+                for _, found in await ask_around([leader], self._node_token(), self._asking()):
+                    self.data.write_peers([self._url(address) for node, address in sorted(found.addresses.items()) if node != self.identity.id])
             await self.clock.sleep(NOTE_PEERS_S)
 
     async def _find_others(self) -> None:
@@ -612,7 +791,7 @@ class Node:
             await self.clock.sleep(random.uniform(*LOOK_AROUND_S))
             if self.replica.leader() is not None or self.agent.link.leader:
                 continue
-            answers = await ask_around([*self._peers(), *self._acquaintances()], self._node_token())
+            answers = await ask_around([*self._peers(), *self._acquaintances()], self._node_token(), self._asking())
             self._note_moved(whereabouts([(url, found) for url, found in answers if found.cluster == self.identity.cluster]))
             self.replica.hint(self.moved)
 
@@ -634,10 +813,6 @@ def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *argume
     """From the Raft thread; a loop that is closing needs no news."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(function, *arguments)
-
-
-def _url(address: str) -> str:
-    return address if "://" in address else f"http://{address}"
 
 
 def _tzdata_version() -> str:

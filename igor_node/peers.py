@@ -11,7 +11,8 @@ there prove who it is. Two answers are news to a start: a node of this very id (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,9 @@ JOIN_PAUSE_S = 0.5
 WHO_TIMEOUT_S = 1.0  # a machine that is gone says nothing at all; a start waits no longer for it
 ASKED_AT_ONCE = 20
 MOVED_LIMIT = 100  # addresses that are kept besides those of the ledger
+
+
+Tls = ssl.SSLContext | bool  # True: whatever the URL says, which is a plain one
 
 
 class RefusedByCluster(IgorError):
@@ -40,12 +44,12 @@ class Neighbour(msgspec.Struct, frozen=True):
     addresses: dict[str, str]
 
 
-async def ask_around(urls: Iterable[str], token: str) -> list[tuple[str, Neighbour]]:
+async def ask_around(urls: Iterable[str], token: str, tls: Tls = True) -> list[tuple[str, Neighbour]]:
     """Who is there, for each address that answers in time; all are asked at once."""
     timeout = aiohttp.ClientTimeout(total=WHO_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, headers={"Authorization": f"Bearer {token}"}) as session:
         asked = list(dict.fromkeys(urls))[:ASKED_AT_ONCE]
-        answers = await asyncio.gather(*(_who(session, url) for url in asked))
+        answers = await asyncio.gather(*(_who(session, url, tls) for url in asked))
     return [(url, answer) for url, answer in zip(asked, answers, strict=True) if answer is not None]
 
 
@@ -55,15 +59,17 @@ def whereabouts(answers: Sequence[tuple[str, Neighbour]]) -> dict[str, str]:
     return said | {found.id: url.partition("://")[2] for url, found in answers}
 
 
-async def _who(session: aiohttp.ClientSession, url: str) -> Neighbour | None:
+async def _who(session: aiohttp.ClientSession, url: str, tls: Tls) -> Neighbour | None:
     try:
-        async with session.get(f"{url}/v1/node") as answer:
+        async with session.get(f"{url}/v1/node", ssl=tls) as answer:
             return msgspec.json.decode(await answer.read(), type=Neighbour) if answer.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return None  # nobody, or something else
 
 
-async def ask_to_join(peers: Sequence[str], token: str, body: dict[str, Any], *, within_s: float = JOIN_TIMEOUT_S) -> dict[str, Any]:
+async def ask_to_join(
+    peers: Sequence[str], token: str, body: dict[str, Any], *, within_s: float = JOIN_TIMEOUT_S, tls: Tls = True
+) -> dict[str, Any]:
     """The answer of the first peer that registers the node. Raises RefusedByCluster, or Unavailable that names every peer that did not answer."""
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
@@ -73,7 +79,7 @@ async def ask_to_join(peers: Sequence[str], token: str, body: dict[str, Any], *,
             again = False
             for peer in peers:
                 try:
-                    async with session.post(f"{peer}/v1/nodes", json=body) as answer:
+                    async with session.post(f"{peer}/v1/nodes", json=body, ssl=tls) as answer:
                         told = await answer.json(content_type=None)
                         if answer.status in (200, 201):
                             return dict(told)
@@ -86,6 +92,22 @@ async def ask_to_join(peers: Sequence[str], token: str, body: dict[str, Any], *,
             if not again or loop.time() > until:
                 raise Unavailable(f"no peer could be asked to join: {', '.join(silent)}", hint="is one of them running, and is the address right?")
             await asyncio.sleep(JOIN_PAUSE_S)
+
+
+async def ask_node(method: str, url: str, token: str, body: Mapping[str, Any] | None, tls: Tls) -> dict[str, Any]:
+    """One question of this node's own. Raises Unavailable."""
+    timeout = aiohttp.ClientTimeout(total=10)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers={"Authorization": f"Bearer {token}"}) as session,
+            session.request(method, url, json=body, ssl=tls) as answer,
+        ):
+            told = await answer.json(content_type=None)
+            if answer.status not in (200, 201):
+                raise Unavailable(f"{url}: {told.get('detail') or answer.status}")
+            return dict(told)
+    except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as problem:
+        raise Unavailable(f"{url}: {_brief(problem)}") from None
 
 
 def _brief(problem: BaseException) -> str:

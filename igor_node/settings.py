@@ -12,6 +12,7 @@ gets the result.
     slots               IGOR_SLOTS          --slots           two a processor, at least 4
     voters              IGOR_VOTERS         --voters          3
     auth                IGOR_AUTH           --auth            required
+    tls                 IGOR_TLS            --tls             auto: whether a cluster founded here has TLS; always off loopback
     log_format          IGOR_LOG_FORMAT     --log-format      text on a terminal, else json
     log_level           IGOR_LOG_LEVEL      --log-level       info
     environment = {…}   -                   -                 none: what each command here finds in its environment
@@ -38,6 +39,7 @@ LABEL_VALUE = re.compile(r"[^\s,=]{0,100}")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VOTERS = (1, 3, 5, 7)  # an even number costs a machine and tolerates no more losses
 AUTH = ("required", "off")
+TLS = ("auto", "on")
 LOG_FORMATS = ("text", "json", "auto")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -55,6 +57,7 @@ class NodeSettings:
     slots: int = 4
     voters: int = 3
     auth: str = "required"
+    tls: str = "auto"
     log_format: str = "auto"
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -251,6 +254,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "slots": _slots,
     "voters": _voters,
     "auth": _one_of(AUTH),
+    "tls": _one_of(TLS),
     "log_format": _one_of(LOG_FORMATS),
     "log_level": _one_of(LOG_LEVELS),
     "environment": _environment,

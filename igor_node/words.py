@@ -331,3 +331,8 @@ def format_span(span: int) -> str:
 def wall_now() -> Instant:
     """The machine's wall clock. Only edges and proposers call it; rules and apply take the time as an argument."""
     return Instant(time.time_ns())
+
+
+def base_url(address: str, *, tls: bool) -> str:
+    """Of a node: HOST:PORT as the ledger and consensus have it, with the scheme of its cluster. A URL stays what it is."""
+    return address if "://" in address else f"{'https' if tls else 'http'}://{address}"

@@ -106,7 +106,7 @@ class Replica:
         folder: Path,
         machine: StateMachine,
         cluster: str,
-        key: bytes,
+        key: bytes | Callable[[], bytes],
         epoch: int = 0,
         found: bool = False,
         settings: Settings = DEFAULT_SETTINGS,
@@ -122,7 +122,8 @@ class Replica:
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         replica = cls(node, settings, on_applied, on_halt)
-        own = wire.Credentials(cluster, node, address, key, epoch, secrets.token_hex(8))
+        fixed, changing = (b"", key) if callable(key) else (key, None)
+        own = wire.Credentials(cluster, node, address, fixed, epoch, secrets.token_hex(8), changing)
         pump = await asyncio.to_thread(_build, own, folder, machine, found, settings, disk or RealDisk(), replica._post, trust)
         replica._pump = pump
         replica._applied = pump.view.applied_index

@@ -168,9 +168,10 @@ class Credentials(msgspec.Struct, frozen=True):
     key: bytes
     epoch: int = 0
     instance: str = ""
+    key_now: Callable[[], bytes] | None = None  # instead of `key`, where it may change
 
     def prove(self, side: str, hello: Hello, nonce: bytes) -> bytes:
-        return hmac.digest(self.key, _ENCODER.encode([side, VERSION, hello, nonce]), "sha256")
+        return hmac.digest(self.key if self.key_now is None else self.key_now(), _ENCODER.encode([side, VERSION, hello, nonce]), "sha256")
 
     def prove_refusal(self, final: str, hello: Hello) -> bytes:
         return self.prove("refuser", hello, final.encode())

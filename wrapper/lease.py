@@ -146,7 +146,7 @@ def report(spec: dict[str, Any], events: list[dict[str, Any]]) -> bool:
     addresses = list(spec["renew_addresses"])
     for address in addresses:
         try:
-            answer, leader = _ask_one(address, protocol.EVENTS_PATH.format(attempt=attempt), spec["renew_token"], body)
+            answer, leader = _ask_one(spec, address, protocol.EVENTS_PATH.format(attempt=attempt), body)
         except (OSError, ValueError):
             continue  # dead, or not a node
         if answer.get("upto", 0) >= events[-1]["seq"]:
@@ -164,7 +164,7 @@ def ask_voters(spec: dict[str, Any]) -> bool:
     asked = protocol.boot_ns()
     for address in addresses:
         try:
-            answer, leader = _ask_one(address, protocol.RENEW_PATH.format(attempt=spec["attempt"]), spec["renew_token"], b"{}")
+            answer, leader = _ask_one(spec, address, protocol.RENEW_PATH.format(attempt=spec["attempt"]), b"{}")
         except (OSError, ValueError):
             continue  # dead, or not a node: the others decide
         answers.append({**answer, "after_s": (protocol.boot_ns() - asked) / 1e9})
@@ -175,16 +175,15 @@ def ask_voters(spec: dict[str, Any]) -> bool:
     return False
 
 
-def _ask_one(address: str, path: str, token: str, body: bytes) -> tuple[dict[str, Any], str]:
+def _ask_one(spec: dict[str, Any], address: str, path: str, body: bytes) -> tuple[dict[str, Any], str]:
     """The answer, and the leader's address if it names one."""
-    from http.client import HTTPConnection, HTTPException, HTTPSConnection  # only here: wrappers never pay for it
+    from http.client import HTTPException  # only here: wrappers never pay for it
     from urllib.parse import urlsplit
 
     parts = urlsplit(address)
-    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = connect(parts.hostname or "", parts.port, timeout=ASK_TIMEOUT_S)
+    connection = _connection(parts.scheme, parts.hostname or "", parts.port, spec["authorities"])
     try:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {spec['renew_token']}", "Content-Type": "application/json"}
         connection.request("POST", parts.path.rstrip("/") + path, body=body, headers=headers)
         response = connection.getresponse()
         answer, leader = json.loads(response.read(1 << 16)), response.getheader(protocol.LEADER_HEADER, "")
@@ -195,3 +194,23 @@ def _ask_one(address: str, path: str, token: str, body: bytes) -> tuple[dict[str
     if not isinstance(answer, dict):
         raise ValueError("the answer is no object")
     return answer, leader
+
+
+def _connection(scheme: str, host: str, port: int | None, authorities: str) -> Any:
+    """In a cluster with TLS whoever answers must have a certificate of the cluster's; which node it is does not count. The token is sent to nobody
+    else: where there are authorities there is no connection in clear."""
+    from http.client import HTTPConnection, HTTPSConnection
+
+    if not authorities:
+        if scheme != "http":
+            raise ValueError("there is no CA to believe it by")
+        return HTTPConnection(host, port, timeout=ASK_TIMEOUT_S)
+    if scheme != "https":
+        raise ValueError("a cluster with TLS is asked by HTTPS alone")
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.load_verify_locations(authorities)
+    return HTTPSConnection(host, port, timeout=ASK_TIMEOUT_S, context=context)

@@ -69,6 +69,7 @@ SPEC_FIELDS = {
     "log_limit_bytes": "a try",
     "renew_token": "good for renewing this attempt alone",
     "renew_addresses": "base URLs of the voters",
+    "authorities": "file with the CAs that they are believed by; empty: a cluster without TLS",
 }
 
 

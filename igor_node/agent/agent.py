@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ class AgentSettings:
     epoch: int = 0
     on_standing: Callable[[bool | None, int], None] = lambda member, index: None
     on_refused: Callable[[str], None] = lambda reason: None
+    asking: Callable[[], ssl.SSLContext | bool] = lambda: True  # for each connection to another node
+    authorities: str = ""  # file with the CAs that wrappers trust; "": a cluster without TLS
 
 
 @dataclass
@@ -107,8 +110,9 @@ class Agent:
         self.reports = Reports()
         self.launcher = Launcher(settings.folder, self._trouble)
         self.link = Link(
-            self, self.pulse, self.reports, HighestTerm(settings.term_file), node=settings.node, token=settings.token, addresses=settings.addresses
-        )
+            self, self.pulse, self.reports, HighestTerm(settings.term_file), node=settings.node, token=settings.token, addresses=settings.addresses,
+            asking=settings.asking,
+        )  # fmt: skip
         self._open: dict[str, Open] = {}
         self._wake_rest = b""
         self._look_now = asyncio.Event()
@@ -304,7 +308,10 @@ class Agent:
             environment = command_environment(assignment, self.settings.name, self.settings.environment)
             clock_ns, boot_id = self.pulse.clock_ns, self.pulse.boot_id
             try:
-                specs[name] = make_spec(assignment, environment=environment, clock_ns=clock_ns, boot_id=boot_id, lease_from_boot_ns=lease_base)
+                specs[name] = make_spec(
+                    assignment, environment=environment, clock_ns=clock_ns, boot_id=boot_id, lease_from_boot_ns=lease_base,
+                    authorities=self.settings.authorities,
+                )  # fmt: skip
             except msgspec.ValidationError as problem:
                 specs[name] = {"refuse": f"the assignment cannot be understood: {problem}"}
             if not self.pulse.lease_good(assignment.lease_ns, protocol.boot_ns()):

@@ -67,7 +67,9 @@ def _traceparent(assignment: Assignment) -> str:
     return f"00-{trace}-{span}-01"
 
 
-def make_spec(assignment: Assignment, *, environment: dict[str, str], clock_ns: int, boot_id: str, lease_from_boot_ns: int) -> dict[str, Any]:
+def make_spec(
+    assignment: Assignment, *, environment: dict[str, str], clock_ns: int, boot_id: str, lease_from_boot_ns: int, authorities: str = ""
+) -> dict[str, Any]:
     """`wrapper.protocol.SPEC_FIELDS`, every one given: the wrapper has no defaults of its own."""
     command = assignment.command
     retries = msgspec.convert(assignment.retries, Retries)
@@ -100,4 +102,5 @@ def make_spec(assignment: Assignment, *, environment: dict[str, str], clock_ns: 
         "log_limit_bytes": assignment.log_limit_bytes,
         "renew_token": assignment.renew_token,
         "renew_addresses": list(assignment.renew_addresses),
+        "authorities": authorities,
     }

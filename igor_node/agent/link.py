@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,9 +81,10 @@ class Link:
         node: str,
         token: Callable[[], str],
         addresses: Callable[[], Sequence[str]],
+        asking: Callable[[], ssl.SSLContext | bool] = lambda: True,
     ) -> None:
         self._duties, self._pulse, self._reports, self._term = duties, pulse, reports, term
-        self._node, self._token, self._addresses = node, token, addresses
+        self._node, self._token, self._addresses, self._asking = node, token, addresses, asking
         self._hint = ""
         self._said: set[tuple[str, str]] = set()
         self._refused_at: float | None = None
@@ -128,7 +130,7 @@ class Link:
         headers = {"Authorization": f"Bearer {self._token()}"}
         async with asyncio.timeout(CONNECT_S):
             socket = await session.ws_connect(
-                url, headers=headers, max_msg_size=stream.FRAME_LIMIT_BYTES, timeout=aiohttp.ClientWSTimeout(ws_close=1.0)
+                url, headers=headers, max_msg_size=stream.FRAME_LIMIT_BYTES, timeout=aiohttp.ClientWSTimeout(ws_close=1.0), ssl=self._asking()
             )
         try:
             await self._greet(socket)

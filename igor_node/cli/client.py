@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from igor_node import words
+from igor_node.trust.pins import NotThisCluster, asking_context, fetch_authority, fingerprint_in
 
 CONNECT_TIMEOUT_S = 2.0  # a machine that is gone answers nothing at all: do not wait for it longer than for a failover
 ANSWER_TIMEOUT_S = 15.0  # a node without a quorum answers 503 within 5 s; three times that is a hung node
@@ -71,6 +73,7 @@ class Client:
     patience_s: float | None = None  # PATIENCE_S
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     _connections: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
+    _context: ssl.SSLContext | None = None
     _first: int = 0
 
     def get(self, path: str, **query: Any) -> Any:
@@ -229,9 +232,8 @@ class Client:
 
     def _connect(self, address: str) -> http.client.HTTPConnection:
         if address not in self._connections:
-            parts = urlsplit(address)
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT_S)
             try:
+                connection = self._new_connection(address)
                 connection.connect()
             except OSError as problem:
                 raise NotSent(_said(problem)) from None
@@ -240,6 +242,22 @@ class Client:
         if kept.sock is not None:
             kept.sock.settimeout(self.answer_timeout_s)
         return kept
+
+    def _new_connection(self, address: str) -> http.client.HTTPConnection:
+        """By HTTPS whoever answers is one of the cluster's nodes: the token names its CA. Without such a token it is what the system's CAs say, as
+        for a proxy before the cluster. Raises OSError, or Unavailable where somebody else answers."""
+        parts = urlsplit(address)
+        host, port, fingerprint = parts.hostname or "", parts.port or 0, fingerprint_in(self.token)
+        if parts.scheme != "https":
+            if fingerprint is not None:
+                raise words.Unavailable(f"{address}: the token is of a cluster with TLS, and is sent to nobody without", hint="use https://")
+            return http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT_S)
+        if self._context is None and fingerprint is not None:
+            try:
+                self._context = asking_context(fetch_authority(host, port, fingerprint, CONNECT_TIMEOUT_S))
+            except NotThisCluster as problem:
+                raise words.Unavailable(f"{address}: {problem}", hint="nothing was sent to it; is the token of this cluster?") from None
+        return http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT_S, context=self._context or ssl.create_default_context())
 
     def _drop(self, address: str) -> None:
         connection = self._connections.pop(address, None)

@@ -25,7 +25,7 @@ from igor_node import words
 from igor_node.cli import command
 from igor_node.cli.client import Client, segment
 from igor_node.cli.target import default_data_dir, normal_address, read_token_file
-from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, Join, default_name, read_settings
+from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, TLS, Join, default_name, read_settings
 
 CHECK_TIMEOUT_S = 5.0
 IDLE_LOOK_S = 0.5
@@ -53,6 +53,7 @@ def node_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--slots", type=int, metavar="N", help="How many stages may run here at once."),
             click.option("--voters", type=int, metavar="N", help="How many voters the cluster shall have: 1, 3, 5 or 7; 3 without it."),
             click.option("--auth", type=click.Choice(AUTH), help="Whether requests need a token; off is for loopback alone."),
+            click.option("--tls", type=click.Choice(TLS), help="on: a cluster that is founded here has TLS on loopback too."),
             click.option("--log-format", type=click.Choice(LOG_FORMATS), help="How to log; auto: text on a terminal, else JSON."),
             click.option("--log-level", type=click.Choice(LOG_LEVELS), help="What to log, info without it."),
         )

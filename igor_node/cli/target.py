@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from igor_node import words
 from igor_node.cli import contexts
 from igor_node.cli.contexts import Context
+from igor_node.trust.pins import fingerprint_in
 
 DEFAULT_PORT = 7946
 INDEX_AGE_S = 30.0  # every connected node has a write within 3 s; after ten times that the index says nothing new
@@ -53,7 +54,14 @@ def find_target(
     """The nodes and the token. Raises Unavailable (exit 7) where no place names a node, Malformed (2) where one is named wrongly."""
     found = _place(nodes, data_dir, environ) if context is None else target_of(contexts.read(context, environ), environ)
     token = given_token(token_file, environ) or found.token
-    return Target(found.addresses, token, found.place)
+    return Target(secured(found.addresses, token), token, found.place)
+
+
+def secured(addresses: Sequence[str], token: str | None) -> tuple[str, ...]:
+    """A token that names a CA is of a cluster with TLS: its nodes are asked in no other way, however they were named."""
+    if fingerprint_in(token) is None:
+        return tuple(addresses)
+    return tuple(dict.fromkeys(address.replace("http://", "https://", 1) for address in addresses))
 
 
 def _place(nodes: Sequence[str], data_dir: Path | None, environ: Mapping[str, str]) -> Target:
@@ -92,12 +100,10 @@ def normal_address(text: str) -> str:
         port = parts.port or DEFAULT_PORT
     except ValueError:
         port = 0
-    if parts.scheme == "https":
-        raise words.Malformed(f"{text}: TLS is not supported by this version yet", hint="nodes listen on loopback: use http://")
-    if parts.scheme != "http" or not parts.hostname or not port or parts.path.strip("/") or parts.query:
-        raise words.Malformed(f'"{text}" is not the address of a node; expected HOST:PORT or http://HOST:PORT')
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port or parts.path.strip("/") or parts.query:
+        raise words.Malformed(f'"{text}" is not the address of a node; expected HOST:PORT or https://HOST:PORT')
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"http://{host}:{port}"
+    return f"{parts.scheme}://{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -46,12 +46,12 @@ class Front:
         self.services = services
         self.routes = tuple(table)
         self.links = sessions.Links()
-        self.forwarder = forward.Forwarder()
+        self.forwarder = forward.Forwarder(services.asking)
         self.heard = quorum.Heard(services.replica, services.clock)
         self.failures = Failures(services.clock.monotonic_ns)
         self.identities = Identities(services, self.forwarder, self.failures)
         self.hub = Hub(services)
-        self.provider = Provider(services.oidc, services.key, services.clock) if services.oidc is not None and services.key else None
+        self.provider = Provider(services.oidc, services.keys, services.clock) if services.oidc is not None else None
         self.backing_up = False
         self._streams: dict[asyncio.Task[Any], Call] = {}
         self._in_flight = 0

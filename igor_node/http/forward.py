@@ -8,6 +8,7 @@ write whose connection broke can be sent again, to the same leader or the next, 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 
 import aiohttp
@@ -41,7 +42,9 @@ class BrokenOff(Exception):
 class Forwarder:
     """Owns the connections to other nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, asking: Callable[[], ssl.SSLContext | bool] = lambda: True) -> None:
+        """`asking`: the context for each connection; another one counts from the next connection on."""
+        self._asking = asking
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             connector=aiohttp.TCPConnector(limit=200, limit_per_host=100, keepalive_timeout=30),
@@ -76,7 +79,7 @@ class Forwarder:
         later is broken off here too, so that its reader sees that it was not the end."""
         response: web.StreamResponse | None = None
         try:
-            async with self._session.get(base + request.raw_path, headers=passed_on(request)) as answer:
+            async with self._session.get(base + request.raw_path, headers=passed_on(request), ssl=self._asking()) as answer:
                 response = web.StreamResponse(status=answer.status, headers=passed_back(answer))
                 await response.prepare(request)
                 async for part in answer.content.iter_any():
@@ -93,7 +96,7 @@ class Forwarder:
     async def get_json(self, base: str, path: str, headers: Mapping[str, str], within_s: float) -> tuple[int, bytes]:
         """One small question of this node's own. Raises NotReached, because nothing that is asked this way changes anything."""
         try:
-            async with asyncio.timeout(within_s), self._session.get(base + path, headers={FORWARDED: "1", **headers}) as answer:
+            async with asyncio.timeout(within_s), self._session.get(base + path, headers={FORWARDED: "1", **headers}, ssl=self._asking()) as answer:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError) as problem:
             raise NotReached(f"{base}: {problem or 'no answer in time'}") from None
@@ -103,7 +106,7 @@ class Forwarder:
         BrokenOff."""
         sent = {FORWARDED: "1", "Content-Type": "application/json", **headers}
         try:
-            async with asyncio.timeout(within_s), self._session.post(base + path, data=body, headers=sent) as answer:
+            async with asyncio.timeout(within_s), self._session.post(base + path, data=body, headers=sent, ssl=self._asking()) as answer:
                 index = answer.headers.get("Igor-Index", "")
                 return answer.status, await answer.read(), int(index) if index.isdigit() else 0
         except aiohttp.ClientConnectorError as problem:
@@ -115,7 +118,9 @@ class Forwarder:
         try:
             async with (
                 asyncio.timeout(within_s),
-                self._session.request(request.method, base + request.raw_path, data=body or None, headers=headers, allow_redirects=False) as answer,
+                self._session.request(
+                    request.method, base + request.raw_path, data=body or None, headers=headers, allow_redirects=False, ssl=self._asking()
+                ) as answer,
             ):
                 return web.Response(body=await answer.read(), status=answer.status, headers=passed_back(answer))
         except aiohttp.ClientConnectorError as problem:

@@ -2,7 +2,8 @@
 
 A Raft stream begins with eight fixed bytes. They are looked at (MSG_PEEK), not read, so that whoever gets the socket finds it untouched. A connection
 that says nothing for 10 s is closed, so is one that does not finish a request's head in 10 s; past `CONNECTIONS`, or half of the files that the
-process may open, new ones are closed at once. This version has no TLS, so it refuses every address that is not on loopback.
+process may open, new ones are closed at once. In a cluster with TLS what is not Raft's is HTTPS: `serving` gives the context for each connection,
+whatever speaks in clear is closed. A connection of Raft begins its own TLS behind the eight bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ipaddress
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any
@@ -24,11 +26,12 @@ from igor_node.http import limits, problems
 from igor_node.words import Conflict, Invalid, Malformed
 
 log = logging.getLogger("igor.http")
+TLS_CLOSE_S = 1.0
 OUT_OF_FILES_S = 0.1  # accept fails while the process has no file left: do not spin
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises Invalid for an address off loopback, Conflict for a port in use, each one line for a person."""
+    """A listening socket. Raises Invalid for an address that is not this machine's, Conflict for a port in use, each one line for a person."""
     family, address = resolve(host, port)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -46,18 +49,22 @@ def open_port(host: str, port: int) -> socket.socket:
 
 
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """Loopback only: nothing is encrypted yet, so nothing may leave the machine."""
+    """An address of this machine, by itself or by a name. Raises Invalid."""
     name = "127.0.0.1" if host == "localhost" else host
     try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        raise Invalid(f'"{host}" is not an address of this machine\'s loopback', hint="expected 127.0.0.1, [::1] or localhost") from None
-    if not address.is_loopback:
-        raise Invalid(
-            f"{host} is not on loopback; this version has no TLS yet and serves 127.0.0.1, [::1] or localhost only",
-            hint="use --listen 127.0.0.1:7946",
-        )
-    return (socket.AF_INET if address.version == 4 else socket.AF_INET6), (name, port)
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise Invalid(f'"{host}" is no address to listen on', hint="expected an address of this machine, like 10.0.0.1:7946 or [::1]:7946") from None
+    return found[0], (str(found[4][0]), port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent there cannot leave the machine. A name is looked up. Raises Invalid."""
+    return ipaddress.ip_address(resolve(host, 0)[1][0].partition("%")[0]).is_loopback
+
+
+def is_every_address(host: str) -> bool:
+    return ipaddress.ip_address(resolve(host, 0)[1][0].partition("%")[0]).is_unspecified
 
 
 def address_of(sock: socket.socket) -> str:
@@ -69,8 +76,12 @@ def address_of(sock: socket.socket) -> str:
 class Listener:
     """`async with Listener(sock, app, magic, adopt):` serves until the block ends. Stopping closes idle connections at once, busy ones soon."""
 
-    def __init__(self, sock: socket.socket, app: web.Application, magic: bytes, adopt: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, app: web.Application, magic: bytes, adopt: Callable[[socket.socket], None],
+        serving: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
         self._sock = sock
+        self._serving = serving
         self._magic = magic
         self._adopt = adopt
         self._runner = web.AppRunner(
@@ -132,7 +143,7 @@ class Listener:
             if first == self._magic:
                 self._adopt(sock)
             elif first:
-                await asyncio.get_running_loop().connect_accepted_socket(self._handler, sock)
+                await self._serve_http(sock)
             else:
                 sock.close()
         except (TimeoutError, OSError):
@@ -140,6 +151,15 @@ class Listener:
         except asyncio.CancelledError:
             sock.close()
             raise
+
+    async def _serve_http(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        if self._serving is None:
+            await loop.connect_accepted_socket(self._handler, sock)
+            return
+        await loop.connect_accepted_socket(
+            self._handler, sock, ssl=self._serving(), ssl_handshake_timeout=limits.FIRST_BYTES_S, ssl_shutdown_timeout=TLS_CLOSE_S
+        )
 
     def _handler(self) -> RequestHandler:
         server = self._runner.server

@@ -30,6 +30,7 @@ from joserfc.errors import JoseError
 
 from igor_node.edges import Clock
 from igor_node.oidc_settings import OidcSettings
+from igor_node.trust.keys import Keys
 from igor_node.words import SECOND, Instant, TooMany, Unauthenticated, Unavailable
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
@@ -85,9 +86,9 @@ class Person:
 
 
 class Provider:
-    def __init__(self, settings: OidcSettings, key: bytes, clock: Clock) -> None:
+    def __init__(self, settings: OidcSettings, keys: Keys, clock: Clock) -> None:
         self.settings = settings
-        self._key = key
+        self._of_cluster = keys
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._metadata: tuple[int, Metadata] | None = None
@@ -131,7 +132,7 @@ class Provider:
     def read_state(self, cookie: str, given: str) -> State:
         """The state that this browser was sent away with, once. Raises Refused."""
         match = STATE.fullmatch(cookie)
-        if match is None or not self._key or not _same(match[5], self._derive("state", cookie.rpartition(".")[0])) or not _same(match[1], given):
+        if match is None or not _same(match[5], self._derive("state", cookie.rpartition(".")[0])) or not _same(match[1], given):
             raise Refused("this is not the log-in that this browser began", hint=AGAIN)
         state = State(match[1], Instant(int(match[2]) * SECOND), int(match[3]) if match[3] else None, match[4])
         if state.expires_at <= self._clock.now():
@@ -288,7 +289,7 @@ class Provider:
         return self._derive("verifier", state)
 
     def _derive(self, purpose: str, text: str) -> str:
-        return hmac.new(self._key, f"igor oidc {purpose}\0{text}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._of_cluster.key, f"igor oidc {purpose}\0{text}".encode(), hashlib.sha256).hexdigest()
 
 
 def _same(left: str, right: str) -> bool:

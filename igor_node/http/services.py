@@ -7,6 +7,7 @@ on the event loop. Seconds are floats with `_s`, instants whole nanoseconds.
 from __future__ import annotations
 
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Envelope, encode_envelope
 from igor_node.oidc_settings import OidcSettings
 from igor_node.output import LogPiece
+from igor_node.trust.keys import Keys
+from igor_node.words import base_url
 from raft.interface import Members, NodeId, Proposed, Term
 
 T = TypeVar("T")
@@ -71,6 +74,15 @@ class Reads(Protocol):
 
     async def query(self, function: Callable[[sqlite3.Connection], T]) -> T: ...
     async def indexed(self, function: Callable[[sqlite3.Connection], T]) -> tuple[int, T]: ...
+
+
+class Signed(Protocol):
+    """What a node gets for its signing request; PEM."""
+
+    @property
+    def certificate(self) -> str: ...
+    @property
+    def authorities(self) -> str: ...
 
 
 class NodeStreams(Protocol):
@@ -129,7 +141,7 @@ class Services:
 
     me: Me
     clock: Clock
-    key: bytes  # the cluster's key: sessions are signed with it, secrets of tokens derived from it
+    keys: Keys  # the cluster's: sessions are signed with the newest, secrets of tokens derived from it
     node_token: Callable[[], str]  # this node's own, for asking other nodes
     replica: Replica
     reads: Reads
@@ -145,6 +157,10 @@ class Services:
     auth: bool = True
     oidc: OidcSettings | None = None  # where people log in by a provider of identities
     tls: bool = False  # whether this cluster's listeners are TLS; its nodes then prove by certificate who they are
+    asking: Callable[[], ssl.SSLContext | bool] = lambda: True  # for connections to other nodes
+    permitted: Callable[[NodeId], bool] = lambda node: True  # whether a node's certificate is (still) good, as far as this node knows
+    sign: Callable[[str, NodeId], Awaitable[Signed]] | None = None  # a node's signing request, on a node that holds the ledger and the key
+    fingerprint: Callable[[], str] = lambda: "none"  # of the CA, for tokens
     leave: Callable[[str], Awaitable[None]] | None = None  # leader: takes a node out of the Raft members before it is removed
     entry: Callable[[Envelope], bytes] = encode_envelope  # a command as the cluster understands it; raises where it does not yet
     snapshot: Callable[[Path], Any] | None = None  # writes a copy of the ledger, in any thread
@@ -152,3 +168,10 @@ class Services:
     addresses: Callable[[], Mapping[NodeId, str]] = dict  # HOST:PORT of each member as this node reaches it
     hosts: frozenset[str] = field(default_factory=frozenset)  # further host names under which this node may be asked
     metrics: Callable[[], Mapping[str, Any]] = dict  # name -> number, for /metrics
+
+    @property
+    def key(self) -> bytes:
+        return self.keys.key
+
+    def url_of(self, address: str) -> str:
+        return base_url(address, tls=self.tls)

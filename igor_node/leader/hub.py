@@ -56,7 +56,7 @@ from igor_node.stream import (
     decode_to_leader,
     encode,
 )
-from igor_node.words import SECOND, AttemptState, Invalid, NodeState
+from igor_node.words import SECOND, AttemptState, Invalid, NodeState, base_url
 
 HELLO_TIMEOUT_S = 10.0
 FAREWELL_TIMEOUT_S = 1.0
@@ -129,10 +129,6 @@ class NodeStreams:
 
     def views(self) -> list[LiveView]:
         return [] if self._hub is None else self._hub.views()
-
-
-def base_url(address: str) -> str:
-    return address if "://" in address else f"http://{address}"
 
 
 class _Stream:
@@ -230,7 +226,7 @@ class Hub:
 
     def _voters(self) -> tuple[str, ...]:
         """Base URLs of the voters as they are now: a wrapper that knows too few of them cannot renew its lease by itself."""
-        return tuple(base_url(member.address) for member in self.reign.replica.status().members.voters)
+        return tuple(base_url(member.address, tls=self.reign.tls) for member in self.reign.replica.status().members.voters)
 
     def end(self) -> None:
         self._over.set()

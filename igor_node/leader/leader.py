@@ -23,6 +23,7 @@ from igor_node.leader.timekeeping import Timekeeping
 from igor_node.leader.versions import Versions
 from igor_node.leader.watch import NodeWatch
 from igor_node.ledger.changes import Changes
+from igor_node.trust.keys import Keys
 from raft.interface import Halted, Term
 
 RESTART_S = 1.0  # between the failure of a loop and its next begin
@@ -44,9 +45,10 @@ class Leader:
         reads: Reads,
         changes: Changes,
         clock: Clock,
-        key: bytes,
+        keys: Keys,
         leader_address: Callable[[], str | None],
         epoch: int = 0,
+        tls: bool = False,
     ) -> None:
         self._node = node
         self._replica = replica
@@ -54,13 +56,16 @@ class Leader:
         self._reads = reads
         self._changes = changes
         self._clock = clock
-        self._key = key
+        self._keys = keys
+        self._tls = tls
         self._epoch = epoch
         self.streams = NodeStreams(leader_address)
 
     async def serve(self, term: Term) -> None:
         """Returns when this node does not lead the term any more."""
-        reign = Reign(term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._key, self._epoch)
+        reign = Reign(
+            term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._keys.key, self._epoch, self._tls
+        )
         hub = Hub(reign)
         log.info("leading term %d", term)
         self._clock.guard(True)

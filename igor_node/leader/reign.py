@@ -40,6 +40,7 @@ class Reign:
     clock: Clock
     key: bytes = field(repr=False)
     epoch: int = 0
+    tls: bool = False
     began_mono: int = 0
     time_in_doubt: bool = False  # timekeeping's word: nothing may be scheduled by this machine's clock
 

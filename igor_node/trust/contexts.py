@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft.tls import NotAdmitted
+
 CERTIFICATE, KEY, AUTHORITIES = "node.crt", "node.key", "ca.crt"
 
 
@@ -43,6 +45,13 @@ class Trust:
     def renew(self) -> None:
         """The files are others now."""
         self._contexts = self._make()
+
+    def admit(self, sock: ssl.SSLSocket) -> str:
+        """The node at the other end of a link of consensus, by its certificate. Raises NotAdmitted."""
+        node = node_of(sock.getpeercert())
+        if not node or not self._permitted(node):
+            raise NotAdmitted(f"node {node or 'nobody'} is no member of this cluster any more")
+        return node
 
     def permitted(self, node: str) -> bool:
         return self._permitted(node)
@@ -86,22 +95,16 @@ class Trust:
         return Checked
 
 
-def _context(protocol: int, authorities: str, own: tuple[Path, Path] | None) -> ssl.SSLContext:
+def _context(protocol: int, authorities: str, own: tuple[Path, Path]) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # Nodes are known by the CA and by the id in their certificate, not by where they are: addresses change.
     context.check_hostname = False
     context.load_verify_locations(cadata=authorities)
-    if own is not None:
-        context.load_cert_chain(*own)
+    context.load_cert_chain(*own)
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0
     return context
-
-
-def asking_context(authorities: str) -> ssl.SSLContext:
-    """For who has no certificate (yet): a joiner, a client. Any node of the cluster is as good as another, so the host's name is not compared."""
-    return _context(ssl.PROTOCOL_TLS_CLIENT, authorities, None)
 
 
 def node_of(certificate: Any) -> str:

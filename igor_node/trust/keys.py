@@ -7,7 +7,7 @@ The file `cluster.key` holds one line a generation, `GENERATION HEX`, the newest
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 KEY_BYTES = 32
@@ -40,6 +40,24 @@ class KeyRing:
         """Without what is out of use; the newest stays."""
         kept = {generation: key for generation, key in self.by_generation.items() if generation not in generations or generation == self.current}
         return KeyRing(self.current, kept)
+
+
+class Keys:
+    """The ring that is in force on this node, for parts that ask each time: it comes when the node becomes a member, and changes at a rotation.
+    Without one `key` is a key that nobody else has, so that nothing signed elsewhere is ever good here; `on_missing` hears that it was asked for, in
+    whatever thread."""
+
+    def __init__(self, ring: KeyRing | None, on_missing: Callable[[], None] = lambda: None) -> None:
+        self.ring = ring
+        self._on_missing = on_missing
+        self._nobodys = secrets.token_bytes(KEY_BYTES)
+
+    @property
+    def key(self) -> bytes:
+        if self.ring is None:
+            self._on_missing()
+            return self._nobodys
+        return self.ring.key
 
 
 def new_ring() -> KeyRing:

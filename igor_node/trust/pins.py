@@ -47,6 +47,15 @@ def fetch_authority(host: str, port: int, fingerprint: str, timeout_s: float) ->
     raise NotThisCluster(f"it belongs to another cluster than the token: none of its certificates has the fingerprint {fingerprint[:16]}…")
 
 
+def asking_context(authorities: str) -> ssl.SSLContext:
+    """For who has no certificate (yet): a joiner, a client. Any node of the cluster is as good as another, so the host's name is not compared."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.load_verify_locations(cadata=authorities)
+    return context
+
+
 def _shown(sock: ssl.SSLSocket) -> list[bytes]:
     """What the other side sent, not verified, as DER. Public from Python 3.13 on."""
     if hasattr(sock, "get_unverified_chain"):

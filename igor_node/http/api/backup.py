@@ -94,7 +94,7 @@ async def ask_digests(call: Call, node: str) -> NodeDigests | str:
     if address is None:
         return "no address of it is known"
     try:
-        status, body = await call.front.forwarder.get_json(f"http://{address}", "/v1/node/digest", call.front.own_token(), DIGEST_WITHIN_S)
+        status, body = await call.front.forwarder.get_json(services.url_of(address), "/v1/node/digest", call.front.own_token(), DIGEST_WITHIN_S)
         if status == 200:
             return msgspec.json.decode(body, type=NodeDigests)
         return str(msgspec.json.decode(body).get("detail") or f"status {status}")

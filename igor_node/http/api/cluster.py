@@ -22,6 +22,7 @@ from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.http.services import NodeView
 from igor_node.http.sessions import cookie_name
 from igor_node.ledger import commands, query_attempts, query_cluster, query_live
+from igor_node.trust.keys import write_ring
 from igor_node.words import NAME, SECOND, Conflict, Denied, Invalid, NodeState, NotFound, Role, Unauthenticated, Unavailable, WrongHost, new_id
 from raft.interface import Halted, NotLeader, Unknown
 
@@ -35,7 +36,8 @@ CLOSE_S = 0.5  # how long the other side has to answer a close
 
 
 class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`cluster`, `epoch`: what the node belongs to already, where it comes back. `address`: HOST:PORT or a URL."""
+    """`cluster`, `epoch`: what the node belongs to already, where it comes back. `address`: HOST:PORT or a URL. `request`: in a cluster with TLS a
+    signing request for the node's certificate, PEM."""
 
     id: str
     name: str
@@ -45,6 +47,13 @@ class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: str = ""
     cluster: str = ""
     epoch: int = 0
+    request: str = ""
+
+
+class CertificateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`request`: PEM."""
+
+    request: str
 
 
 class ReportBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,7 +90,7 @@ async def show_cluster(call: Call) -> Any:
         "voters": voters,
         "wanted_voters": info.wanted_voters if info is not None else None,
         "nodes": [
-            node_json(row, heard.get(row.node), role_of(row.node, {member.id for member in status.members.voters}, learners), call.now())
+            node_json(row, heard.get(row.node), role_of(row.node, {member.id for member in status.members.voters}, learners), call)
             for row in rows
         ],
         "commit_index": status.commit_index,
@@ -107,12 +116,13 @@ def highly_available(status: Any, rows: list[query_cluster.NodeRow]) -> bool:
     return status.quorum and len(voters) >= 3 and sum(voter in up for voter in voters) - 1 > len(voters) // 2
 
 
-def node_json(row: query_cluster.NodeRow, view: NodeView | None, role: str, now: int) -> dict[str, Any]:
+def node_json(row: query_cluster.NodeRow, view: NodeView | None, role: str, call: Call) -> dict[str, Any]:
     """`clock_error_s`, `heard_s` (ago), `heard_at` and what the machine has left come from the leader's heartbeats: null where it cannot be asked."""
+    now = call.now()
     return {
         "id": row.node,
         "name": row.name,
-        "address": base_url(row.address),
+        "address": call.services.url_of(row.address),
         "role": role,
         "state": row.state,
         "reason": row.reason,
@@ -128,10 +138,6 @@ def node_json(row: query_cluster.NodeRow, view: NodeView | None, role: str, now:
         "load": view.load if view is not None else None,
         "memory_free_bytes": view.memory_free_bytes if view is not None else None,
     }
-
-
-def base_url(address: str) -> str:
-    return address if "://" in address else f"http://{address}"
 
 
 async def list_nodes(call: Call) -> Any:
@@ -185,13 +191,15 @@ async def show_node(call: Call) -> Any:
 
 
 async def join(call: Call) -> Any:
-    """Registers a node, gives it a token of its own and the cluster's key. Sent twice it answers the same: the secret follows from the id."""
+    """Registers a node and gives it a token of its own; in a cluster with TLS a certificate too, else the cluster's key. Sent twice it answers the
+    same token: the secret follows from the id."""
     body: JoinBody = call.body
     check_join(call, body)
     info = await call.read(query_cluster.cluster)
     known = {row.node for row in await call.read(query_cluster.nodes)}
     token = node_token(body.id, await call.read(query_cluster.tokens))
     secret = derive_secret(call.services.key, "node " + token.removeprefix("n-"))
+    trusted = await trust_of(call, body)  # before the ledger changes: a bad request changes nothing
     await call.propose(
         commands.RegisterNode(
             node=body.id, name=body.name, address=body.address, labels=body.labels, slots=body.slots, version=body.version,
@@ -203,12 +211,44 @@ async def join(call: Call) -> Any:
         "cluster": info.cluster if info is not None else call.services.me.cluster,
         "id": body.id,
         "name": body.name,
-        "token": compose_token(token, secret),
-        "key": call.services.key.hex(),
+        "token": compose_token(token, secret, call.services.fingerprint()),
+        **trusted,
         "epoch": call.services.me.epoch,
         "members": [{"id": member.id, "address": member.address} for member in (*members.voters, *members.learners)],
     }
     return Reply(answer, status=200 if body.id in known else 201)
+
+
+async def trust_of(call: Call, body: JoinBody) -> dict[str, str]:
+    """What the node needs to be believed. With TLS the cluster's key is not among it: a node asks for that by its certificate when it is a member."""
+    if not call.services.tls:
+        return {"key": call.services.key.hex()}
+    if not body.request:
+        raise Invalid("this cluster has TLS: a node joins with a signing request", faults=["request: it is missing; expected one in PEM"])
+    return await signed(call, body.request, body.id)
+
+
+async def signed(call: Call, request: str, node: str) -> dict[str, str]:
+    if call.services.sign is None:
+        raise Conflict("this cluster has no TLS, so its nodes have no certificates")
+    made = await call.services.sign(request, node)
+    return {"certificate": made.certificate, "authorities": made.authorities}
+
+
+async def renew_certificate(call: Call) -> Any:
+    """A node that has one, and shows it, gets another."""
+    assert call.caller.node is not None
+    return await signed(call, call.body.request, call.caller.node)
+
+
+async def cluster_key(call: Call) -> Any:
+    """The cluster's keys, for a voter or learner that has none yet. In a cluster with TLS its certificate was looked at (`check_certificate`)."""
+    members = call.services.replica.status().members
+    if call.services.keys.ring is None:
+        raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
+    if call.caller.node is None or members.find(call.caller.node) is None:
+        raise Denied("the cluster's key is for its voters and learners", hint="a node gets it when it becomes one")
+    return {"keys": write_ring(call.services.keys.ring)}
 
 
 def node_token(node: str, tokens: list[query_cluster.TokenRow], *, anew: bool = False) -> str:
@@ -407,6 +447,11 @@ ROUTES = (
         method="POST", path="/v1/nodes", handler=join, summary="Join: register a node", role=Role.NODE, join=True, where=Where.WRITE, body=JoinBody,
         statuses=(201, 200),
     ),
+    Route(
+        method="POST", path="/v1/node/certificate", handler=renew_certificate, summary="Renew a node's certificate", role=Role.NODE,
+        where=Where.WRITE, body=CertificateBody,
+    ),
+    Route(method="GET", path="/v1/node/key", handler=cluster_key, summary="The cluster's key, for a member", role=Role.NODE, where=Where.HERE),
     Route(
         method="POST", path="/v1/nodes/{node}/leave", handler=leave, summary="Take a node out for good", role=Role.ADMIN, nodes=True,
         where=Where.WRITE, body=LeaveBody,

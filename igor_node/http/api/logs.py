@@ -20,7 +20,6 @@ import msgspec
 from aiohttp import web
 
 from igor_node.http import forward
-from igor_node.http.api.cluster import base_url
 from igor_node.http.dispatch import Call, igor_headers
 from igor_node.http.limits import LOG_CHUNK_LINES, LOG_FOLLOW_WAIT_S, PING_S
 from igor_node.http.permissions import Reach
@@ -223,7 +222,7 @@ def away(part: Part) -> Unavailable:
 
 async def node_address(call: Call, part: Part) -> str:
     def find(connection: sqlite3.Connection) -> str:
-        return base_url(query_cluster.node(connection, part.node).address)
+        return call.services.url_of(query_cluster.node(connection, part.node).address)
 
     try:
         return await call.services.reads.query(find)

@@ -68,7 +68,7 @@ def new_token_id(call: Call) -> str:
 
 def new_token(call: Call, identifier: str, secret: str) -> str:
     """The whole token, with the pin of the cluster's CA in it."""
-    return compose_token(identifier, secret)
+    return compose_token(identifier, secret, call.services.fingerprint())
 
 
 def check_token(body: TokenBody) -> None:

@@ -234,7 +234,8 @@ class History:
         projects = self.chance.choice(((), ("shop",)))
         return self.chance.choice(
             (
-                CreateToken(token=token, hash=hashed, role=self.chance.choice(("viewer", "king")), projects=projects, by=self.chance.choice(("", "t1"))),
+                CreateToken(token=token, hash=hashed, role=self.chance.choice(("viewer", "king")), projects=projects,
+                    by=self.chance.choice(("", "t1"))),
                 LogIn(token=token, hash=hashed, subject="ann", name="ann", role=self.chance.choice(("admin", "viewer", "")), projects=projects,
                       expires_at=self.book.now + self.chance.randint(0, 10**12)),
                 RevokeToken(token=token),

@@ -25,6 +25,7 @@ from igor_node.http.sessions import cookie_name
 from igor_node.ledger import commands
 from igor_node.oidc_settings import OidcSettings
 from igor_node.output import LogLine, LogPiece
+from igor_node.trust.keys import KeyRing, Keys
 from igor_node.words import Instant, NotFound, Role
 from tests.harness.direct import DirectCluster, DirectReplica
 
@@ -154,7 +155,7 @@ class World:
         services = Services(
             me=Me(id=name, name=name, address=url, cluster=self.cluster.cluster, version="1.2.3"),
             clock=self.clock,
-            key=KEY,
+            keys=Keys(KeyRing(1, {1: KEY})),
             node_token=lambda: node_token(name),
             replica=replica,
             reads=self.cluster.reads,

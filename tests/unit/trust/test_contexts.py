@@ -11,6 +11,7 @@ import pytest
 
 from igor_node.trust import certificates, contexts, pins
 from igor_node.trust.contexts import Trust
+from igor_node.trust.pins import asking_context
 from tests.unit.trust.authorities import NOW_S, make_node
 
 AUTHORITY = certificates.found_authority("c1", NOW_S)
@@ -51,12 +52,12 @@ def test_nodes_know_each_other_and_people_need_no_certificate(tmp_path: Path) ->
     one, other = Trust(make_node(tmp_path / "1", AUTHORITY, "n1")), Trust(make_node(tmp_path / "2", AUTHORITY, "n2"))
     assert talk(one.accepting(), other.dialling()) == ("n2", "n1")
     assert talk(one.serving(), other.asking()) == ("n2", "n1")
-    assert talk(one.serving(), contexts.asking_context(AUTHORITY.certificates)) == ("", "n1")
+    assert talk(one.serving(), asking_context(AUTHORITY.certificates)) == ("", "n1")
 
 
 def test_without_a_certificate_nobody_gets_to_consensus(tmp_path: Path) -> None:
     one = Trust(make_node(tmp_path / "1", AUTHORITY, "n1"))
-    served, met = talk(one.accepting(), contexts.asking_context(AUTHORITY.certificates))
+    served, met = talk(one.accepting(), asking_context(AUTHORITY.certificates))
     assert served == "refused: PEER_DID_NOT_RETURN_A_CERTIFICATE" and met.startswith("refused")
 
 
@@ -78,14 +79,14 @@ def test_a_certificate_that_is_not_good_is_refused_by_both_sides(tmp_path: Path,
 
 def test_older_versions_of_tls_are_refused(tmp_path: Path) -> None:
     one = Trust(make_node(tmp_path / "1", AUTHORITY, "n1"))
-    old = contexts.asking_context(AUTHORITY.certificates)
+    old = asking_context(AUTHORITY.certificates)
     old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
     assert talk(one.serving(), old)[0] == "refused: UNSUPPORTED_PROTOCOL"
 
 
 def test_a_new_certificate_counts_from_the_next_connection_on(tmp_path: Path) -> None:
     folder = make_node(tmp_path / "1", AUTHORITY, "n1")
-    trust, client = Trust(folder), contexts.asking_context(AUTHORITY.certificates)
+    trust, client = Trust(folder), asking_context(AUTHORITY.certificates)
     make_node(folder, AUTHORITY, "n1-again")
     assert talk(trust.serving(), client)[1] == "n1"
     trust.renew()
@@ -152,7 +153,7 @@ def test_who_shows_a_certificate_that_is_not_its_own_gets_no_token(tmp_path: Pat
     context = Trust(folder).serving()
     port, _ = shown(context)
     found = pins.fetch_authority("127.0.0.1", port, certificates.fingerprint(AUTHORITY.certificates), 5)
-    assert talk(context, contexts.asking_context(found))[1] == "refused: CERTIFICATE_VERIFY_FAILED"
+    assert talk(context, asking_context(found))[1] == "refused: CERTIFICATE_VERIFY_FAILED"
 
 
 def test_a_plain_port_is_said_so(shown) -> None:
@@ -195,7 +196,7 @@ def test_tokens_of_every_generation_pin_what_a_node_shows(tmp_path: Path, shown,
     port, _ = shown(context)
     wanted = certificates.fingerprint(made[generation - 1].certificates)
     found = pins.fetch_authority("127.0.0.1", port, wanted, 5)
-    assert talk(context, contexts.asking_context(found)) == ("", "n1")
+    assert talk(context, asking_context(found)) == ("", "n1")
 
 
 def test_when_the_old_authority_is_dropped_its_certificates_are_worth_nothing(tmp_path: Path) -> None:
