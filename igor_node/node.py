@@ -36,7 +36,7 @@ from igor_node.edges import SystemClock
 from igor_node.http.api.cluster import node_token
 from igor_node.http.app import make_app
 from igor_node.http.auth import compose_token, derive_secret, parse_token
-from igor_node.http.listener import Listener, address_of, is_every_address, is_loopback, open_port
+from igor_node.http.listener import Listener, address_of, is_loopback, open_port
 from igor_node.http.origins import host_of
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
@@ -163,7 +163,7 @@ class Node:
         sock = self._open_port(known)
         try:
             self.listening = address_of(sock)
-            self.identity = await self._become(known, self._advertised())
+            self.identity = await self._become(known, self.settings.advertise or self.listening)
             loop = asyncio.get_running_loop()
             self.keys = Keys(self.data.ring(), lambda: _soon(loop, self.wants_key.set))
             if self.keys.ring is None and not self.tls:
@@ -218,14 +218,6 @@ class Node:
         if tls and self.settings.auth == "off":
             raise Invalid("auth is off, and this cluster has TLS", hint="only a cluster without TLS, on loopback alone, may do without tokens")
         return tls
-
-    def _advertised(self) -> str:
-        """HOST:PORT. Raises Invalid where it listens on every address and others are not told which one to use."""
-        if self.settings.advertise is not None:
-            return self.settings.advertise
-        if is_every_address(split_address(self.listening)[0]):
-            raise Invalid(f"others cannot reach this node at {self.listening}", hint="say where, with --advertise HOST:PORT")
-        return self.listening
 
     async def _become(self, known: Identity | None, address: str) -> Identity:
         if known is not None:

@@ -40,6 +40,7 @@ ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VOTERS = (1, 3, 5, 7)  # an even number costs a machine and tolerates no more losses
 AUTH = ("required", "off")
 TLS = ("auto", "on")
+EVERY_ADDRESS = ("0.0.0.0", "::")
 LOG_FORMATS = ("text", "json", "auto")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -116,7 +117,7 @@ def read_settings(data_dir: Path, options: Mapping[str, Any], environ: Mapping[s
                 values[name] = check(value)
             except ValueError as problem:
                 faults.append(f"{place(name)}: {problem}")
-    faults += _outside_loopback(values)
+    faults += _together(values)
     if faults:
         raise Invalid("the node's settings are not valid", faults=faults)
     return NodeSettings(data_dir=data_dir, given=frozenset(named), **values)
@@ -144,13 +145,17 @@ def _read_toml(path: Path, faults: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _outside_loopback(values: Mapping[str, Any]) -> list[str]:
-    """Traffic is not encrypted yet, so it must not leave the machine."""
-    return [
-        f'{name}: "{values[name]}" is not on loopback; this version has no TLS yet and serves 127.0.0.1, [::1] or localhost only'
-        for name in ("listen", "advertise")
-        if values.get(name) and not _is_loopback(split_address(values[name])[0])
-    ]
+def _together(values: Mapping[str, Any]) -> list[str]:
+    """What each setting for itself does not show."""
+    host = split_address(values.get("listen") or DEFAULT_LISTEN)[0]
+    faults = []
+    if values.get("auth") == "off" and not all(_is_loopback(split_address(values[name])[0]) for name in ("listen", "advertise") if values.get(name)):
+        faults.append('auth: "off" is for loopback alone, and this node is to be reached from elsewhere; expected "required"')
+    if host in EVERY_ADDRESS and not values.get("advertise"):
+        faults.append(f'listen: on "{host}" others do not know where this node is; expected --advertise HOST:PORT besides')
+    if values.get("advertise") and split_address(values["advertise"])[0] in EVERY_ADDRESS:
+        faults.append(f'advertise: "{values["advertise"]}" is no address of one node; expected HOST:PORT, as others reach it')
+    return faults
 
 
 def _is_loopback(host: str) -> bool:

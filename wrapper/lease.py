@@ -181,7 +181,7 @@ def _ask_one(spec: dict[str, Any], address: str, path: str, body: bytes) -> tupl
     from urllib.parse import urlsplit
 
     parts = urlsplit(address)
-    connection = _connection(parts.scheme, parts.hostname or "", parts.port, spec["authorities"])
+    connection = _connection(parts.scheme, parts.hostname or "", parts.port, spec.get("authorities", ""))
     try:
         headers = {"Authorization": f"Bearer {spec['renew_token']}", "Content-Type": "application/json"}
         connection.request("POST", parts.path.rstrip("/") + path, body=body, headers=headers)

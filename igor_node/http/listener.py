@@ -63,10 +63,6 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(resolve(host, 0)[1][0].partition("%")[0]).is_loopback
 
 
-def is_every_address(host: str) -> bool:
-    return ipaddress.ip_address(resolve(host, 0)[1][0].partition("%")[0]).is_unspecified
-
-
 def address_of(sock: socket.socket) -> str:
     """HOST:PORT, with the port that was picked."""
     host, port = sock.getsockname()[:2]
@@ -77,7 +73,11 @@ class Listener:
     """`async with Listener(sock, app, magic, adopt):` serves until the block ends. Stopping closes idle connections at once, busy ones soon."""
 
     def __init__(
-        self, sock: socket.socket, app: web.Application, magic: bytes, adopt: Callable[[socket.socket], None],
+        self,
+        sock: socket.socket,
+        app: web.Application,
+        magic: bytes,
+        adopt: Callable[[socket.socket], None],
         serving: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._sock = sock

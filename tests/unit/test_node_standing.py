@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ MEMBERS = Members(voters=(Member("a", "127.0.0.1:1"), Member("b", "127.0.0.1:2")
 def node() -> Any:
     """Node a, which has applied 20 entries, and hears a leader."""
     made = object.__new__(Node)
-    made.current_from, made.unknown = 0, False
+    made.current_from, made.unknown, made.wants_key = 0, False, asyncio.Event()
     made.identity = SimpleNamespace(id="a")  # type: ignore[assignment]
     made.ledger = SimpleNamespace(applied=lambda: Applied(20, 3, MEMBERS))  # type: ignore[assignment]
     made.replica = SimpleNamespace(status=lambda: SimpleNamespace(members=MEMBERS, quorum=made.hears))  # type: ignore[assignment]

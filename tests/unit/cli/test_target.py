@@ -132,9 +132,12 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         normal_address(text)
 
 
-def test_tls_is_refused_by_name() -> None:
-    with pytest.raises(words.Malformed, match="TLS is not supported"):
-        normal_address("https://127.0.0.1:7946")
+def test_a_token_that_names_a_ca_is_sent_by_tls_alone() -> None:
+    """However the node was named."""
+    token = f"igor1.{'a' * 64}.t.s"
+    assert places.secured(["http://127.0.0.1:7946", "https://h:1"], token) == ("https://127.0.0.1:7946", "https://h:1")
+    assert places.secured(["http://127.0.0.1:7946"], "igor1.none.t.s") == ("http://127.0.0.1:7946",)
+    assert normal_address("https://h") == "https://h:7946"
 
 
 def test_a_context_is_private_and_a_broken_one_is_a_clear_fault(home: dict[str, str]) -> None:

@@ -103,8 +103,10 @@ SAMPLES: dict[str, Sample] = {
     "GET /v1/nodes/logs": Sample("?attempt=a&try=1"),
     "POST /v1/nodes": Sample(body=lambda place, project: {"id": place.node, "name": place.node, "address": "127.0.0.1:9"}),
     "GET /v1/nodes/{node}/stream": Sample(also=(400,)),  # no WebSocket
+    "GET /v1/node/key": Sample(also=(403,)),  # a node that is no member
     "GET /v1/backup": Sample(also=(503,)),  # these nodes give none
     "GET /favicon.ico": Sample(also=(302,)),
+    "POST /v1/node/certificate": Sample(body=lambda place, project: {"request": "x"}, also=(409,)),
     "POST /v1/nodes/{node}/leave": Sample(body=lambda place, project: {}, also=(409,)),
     "POST /v1/schedule": Sample(body=lambda place, project: {"every": "1h"}),
     "POST /v1/tokens": Sample(body=lambda place, project: {"role": "viewer", "projects": [project]}),

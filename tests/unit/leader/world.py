@@ -33,6 +33,7 @@ from igor_node.ledger.reads import ReadsSync
 from igor_node.ledger.versions import CommandSet
 from igor_node.rules.audit import JobRecords, Period, RunRecord, StretchRecord, audit
 from igor_node.rules.timetable import JobTimetable
+from igor_node.trust.keys import KeyRing, Keys
 from igor_node.words import SECOND, Instant, new_id
 from raft.interface import Entry, Kind, Member, Members, NotLeader, Proposed
 
@@ -423,7 +424,8 @@ class World:
         self.replica.status_now.members = members or self.replica.status_now.members
         term = self.replica.begin()
         self.leader = Leader(
-            node="id-n1", replica=self.replica, ledger=self.ledger, reads=self.reads, changes=self.changes, clock=self.clock, key=KEY,
+            node="id-n1", replica=self.replica, ledger=self.ledger, reads=self.reads, changes=self.changes, clock=self.clock,
+            keys=Keys(KeyRing(1, {1: KEY})),
             leader_address=lambda: "",
         )  # fmt: skip
         self._serving = asyncio.ensure_future(self.leader.serve(term))
