@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -127,7 +128,7 @@ class Node:
     ) -> tuple[int, dict[str, str], Any]:
         """Status, headers and decoded body of one request to this node alone. Raises OSError where it does not answer."""
         where = urlsplit(self.address)
-        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout_s)
+        connection = self.connection(where.hostname or "", where.port, timeout_s)
         send = dict(headers or {})
         if token is not None:
             send["Authorization"] = f"Bearer {token or self.cluster.token}"
@@ -147,6 +148,14 @@ class Node:
         got = {name.lower(): value for name, value in answer.getheaders()}
         decoded = json.loads(raw) if "json" in got.get("content-type", "") and "ndjson" not in got.get("content-type", "") and raw else raw
         return answer.status, got, decoded
+
+
+    def connection(self, host: str, port: int | None, timeout_s: float) -> http.client.HTTPConnection:
+        """In a cluster with TLS one that believes the node's own `ca.crt`."""
+        if not (self.folder / "ca.crt").exists():
+            return http.client.HTTPConnection(host, port, timeout=timeout_s)
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))  # with the host's name: browsers look at it too
+        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
 
 
 class Cluster:

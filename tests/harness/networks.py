@@ -4,8 +4,8 @@
         switch.plug(cluster)             # before the cluster is started
         switch.cut("n1", "n2")           # both ways; cut_one_way, isolate, lose, delay, heal
 
-Addresses are 127.1.0.1, 127.1.0.2, …: Igor serves loopback addresses alone as long as it has no TLS, and Linux routes them between
-machines where it is told to (`route_localnet`). What is cut is dropped where it arrives, silently: connections hang, as when a cable is pulled.
+Addresses are 127.1.0.1, 127.1.0.2, …: a cluster without TLS is on loopback alone, and Linux routes that between machines where it is told to
+(`route_localnet`); `Switch(3, OFF_LOOPBACK)` has addresses of a network as it is. What is cut is dropped where it arrives, silently: connections hang, as when a cable is pulled.
 Clients (`Node.request`, `Node.program`) are on the node's own machine and reach it whatever is cut. Needs root; the tests skip without.
 """
 
@@ -28,6 +28,7 @@ from tests.harness.cluster import Cluster
 from tests.harness.delays import Carrier
 
 PORT = 7946
+LOOPBACK, OFF_LOOPBACK = "127.1.0", "10.99.0"
 CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,7 +49,8 @@ def need_namespaces() -> None:
 
 
 class Switch:
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, network: str = LOOPBACK) -> None:
+        self._network = network
         self._mark = f"igor-{uuid.uuid4().hex[:6]}"
         self._size = size
         self._numbers: dict[str, int] = {}
@@ -72,11 +74,14 @@ class Switch:
         for name in [self._mark, *map(self._space, range(1, self._size + 1))]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
+    def address(self, number: int) -> str:
+        return f"{self._network}.{number}"
+
     def plug(self, cluster: Cluster) -> None:
         for number, node in enumerate(cluster.nodes, 1):
             self._numbers[node.name] = number
             node.prefix = ("ip", "netns", "exec", self._space(number))
-            node.listen = f"{address(number)}:{PORT}"
+            node.listen = f"{self.address(number)}:{PORT}"
             node.reach = self._reach(number)
 
     # --- what is cut
@@ -87,11 +92,13 @@ class Switch:
 
     def cut_one_way(self, sender: str, receiver: str) -> None:
         """Nothing that `sender` sends arrives at `receiver`."""
-        self._filter(receiver, "-s", address(self._numbers[sender]), "-j", "DROP")
+        self._filter(receiver, "-s", self.address(self._numbers[sender]), "-j", "DROP")
 
     def lose(self, sender: str, receiver: str, share: float) -> None:
         """Of what `sender` sends so much is lost, by chance."""
-        self._filter(receiver, "-s", address(self._numbers[sender]), "-m", "statistic", "--mode", "random", "--probability", f"{share}", "-j", "DROP")
+        self._filter(
+            receiver, "-s", self.address(self._numbers[sender]), "-m", "statistic", "--mode", "random", "--probability", f"{share}", "-j", "DROP"
+        )
 
     def delay(self, sender: str, receiver: str, seconds: float) -> None:
         """What `sender` sends arrives so much later, in order."""
@@ -137,11 +144,11 @@ class Switch:
         _ip("-n", space, "link", "set", "lo", "up")
         _ip("-n", space, "link", "add", "wire", "type", "veth", "peer", "name", f"port{number}", "netns", self._mark)
         _ip("-n", self._mark, "link", "set", f"port{number}", "master", "bridge", "up")
-        # Loopback addresses other than 127.0.0.1 are to leave the machine.
-        for name in ("all", "wire"):
-            _ip("netns", "exec", space, "sysctl", "-qw", f"net.ipv4.conf.{name}.route_localnet=1", f"net.ipv4.conf.{name}.rp_filter=0")
-        _ip("-n", space, "route", "delete", "local", "127.0.0.0/8", "dev", "lo", "table", "local")
-        _ip("-n", space, "address", "add", f"{address(number)}/24", "dev", "wire")
+        if self._network == LOOPBACK:  # addresses other than 127.0.0.1 are to leave the machine
+            for name in ("all", "wire"):
+                _ip("netns", "exec", space, "sysctl", "-qw", f"net.ipv4.conf.{name}.route_localnet=1", f"net.ipv4.conf.{name}.rp_filter=0")
+            _ip("-n", space, "route", "delete", "local", "127.0.0.0/8", "dev", "lo", "table", "local")
+        _ip("-n", space, "address", "add", f"{self.address(number)}/24", "dev", "wire")
         _ip("-n", space, "link", "set", "wire", "up")
 
     def _reach(self, number: int) -> Any:
@@ -150,10 +157,6 @@ class Switch:
                 connection.connect()
 
         return connect
-
-
-def address(number: int) -> str:
-    return f"127.1.0.{number}"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from tests.harness.cluster import Cluster
-from tests.harness.networks import PORT, Switch, address, inside, need_namespaces
+from tests.harness.networks import PORT, Switch, inside, need_namespaces
 
 DELAY_S = 0.15
 DATA = bytes(range(256)) * 200  # more than one segment
@@ -38,7 +38,7 @@ def received(sock: socket.socket) -> bytes:
 def echo(switch: Switch) -> float:
     """Seconds from the begin of a connection from n1 to n2 until n2's answer is there; OSError where none comes."""
     with inside(switch._space(2)):
-        listener = socket.create_server((address(2), PORT))
+        listener = socket.create_server((switch.address(2), PORT))
     listener.settimeout(1.5)
 
     def answer() -> None:
@@ -54,7 +54,7 @@ def echo(switch: Switch) -> float:
     began = time.monotonic()
     try:
         with inside(switch._space(1)):
-            speaker = socket.create_connection((address(2), PORT), timeout=1)
+            speaker = socket.create_connection((switch.address(2), PORT), timeout=1)
         with speaker:
             speaker.sendall(DATA)
             assert received(speaker) == DATA
