@@ -67,9 +67,7 @@ async def _who(session: aiohttp.ClientSession, url: str, tls: Tls) -> Neighbour 
         return None  # nobody, or something else
 
 
-async def ask_to_join(
-    peers: Sequence[str], token: str, body: dict[str, Any], *, within_s: float = JOIN_TIMEOUT_S, tls: Tls = True
-) -> dict[str, Any]:
+async def ask_to_join(peers: Sequence[str], token: str, body: dict[str, Any], *, within_s: float = JOIN_TIMEOUT_S, tls: Tls = True) -> dict[str, Any]:
     """The answer of the first peer that registers the node. Raises RefusedByCluster, or Unavailable that names every peer that did not answer."""
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s

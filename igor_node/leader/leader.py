@@ -63,9 +63,7 @@ class Leader:
 
     async def serve(self, term: Term) -> None:
         """Returns when this node does not lead the term any more."""
-        reign = Reign(
-            term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._keys.key, self._epoch, self._tls
-        )
+        reign = Reign(term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._keys.key, self._epoch, self._tls)
         hub = Hub(reign)
         log.info("leading term %d", term)
         self._clock.guard(True)

@@ -149,7 +149,6 @@ class Node:
         decoded = json.loads(raw) if "json" in got.get("content-type", "") and "ndjson" not in got.get("content-type", "") and raw else raw
         return answer.status, got, decoded
 
-
     def connection(self, host: str, port: int | None, timeout_s: float) -> http.client.HTTPConnection:
         """In a cluster with TLS one that believes the node's own `ca.crt`."""
         if not (self.folder / "ca.crt").exists():

@@ -5,8 +5,9 @@
         switch.cut("n1", "n2")           # both ways; cut_one_way, isolate, lose, delay, heal
 
 Addresses are 127.1.0.1, 127.1.0.2, …: a cluster without TLS is on loopback alone, and Linux routes that between machines where it is told to
-(`route_localnet`); `Switch(3, OFF_LOOPBACK)` has addresses of a network as it is. What is cut is dropped where it arrives, silently: connections hang, as when a cable is pulled.
-Clients (`Node.request`, `Node.program`) are on the node's own machine and reach it whatever is cut. Needs root; the tests skip without.
+(`route_localnet`); `Switch(3, OFF_LOOPBACK)` has addresses of a network as it is. What is cut is dropped where it arrives, silently: connections
+hang, as when a cable is pulled. Clients (`Node.request`, `Node.program`) are on the node's own machine and reach it whatever is cut. Needs root; the
+tests skip without.
 """
 
 from __future__ import annotations

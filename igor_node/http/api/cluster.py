@@ -90,8 +90,7 @@ async def show_cluster(call: Call) -> Any:
         "voters": voters,
         "wanted_voters": info.wanted_voters if info is not None else None,
         "nodes": [
-            node_json(row, heard.get(row.node), role_of(row.node, {member.id for member in status.members.voters}, learners), call)
-            for row in rows
+            node_json(row, heard.get(row.node), role_of(row.node, {member.id for member in status.members.voters}, learners), call) for row in rows
         ],
         "commit_index": status.commit_index,
         "applied_index": call.index,
