@@ -34,6 +34,7 @@ from igor_node.agent.agent import Agent, AgentSettings
 from igor_node.data_dir import DataDir, DataDirProblem, Identity
 from igor_node.edges import SystemClock
 from igor_node.http.api.cluster import node_token
+from igor_node.http.api.secrets import opened
 from igor_node.http.app import make_app
 from igor_node.http.auth import compose_token, derive_secret, parse_token
 from igor_node.http.listener import Listener, address_of, is_loopback, open_port
@@ -41,7 +42,7 @@ from igor_node.http.origins import host_of
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
 from igor_node.leader.renewal import is_renewal_token
-from igor_node.ledger import distrust, query_authorities, query_cluster, query_digests
+from igor_node.ledger import distrust, query_authorities, query_cluster, query_digests, query_secrets
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, NodeChanged, Refused, RegisterNode
 from igor_node.ledger.ledger import Ledger
@@ -54,7 +55,7 @@ from igor_node.stream import Differs
 from igor_node.trust.contexts import AUTHORITIES, Trust
 from igor_node.trust.keys import Keys, new_ring, parse_ring
 from igor_node.trust.pins import PLAIN, NotThisCluster, asking_context, fetch_authority, fingerprint_in
-from igor_node.words import SECOND, Conflict, IgorError, Invalid, NodeState, Role, Unavailable, base_url, new_id
+from igor_node.words import SECOND, Conflict, IgorError, Invalid, NodeState, NotFound, Role, Unavailable, base_url, new_id
 from raft.interface import Halted, Members, NotLeader, Unknown
 from raft.recovery import read_epoch
 from raft.reinstall import fetch_copy
@@ -392,6 +393,17 @@ class Node:
             raise Unavailable("no leader is known")
         return await ask_node(method, f"{leader}{path}", self._node_token(), body, self._asking())
 
+    async def _secrets(self, attempt: str) -> dict[str, Any]:
+        """What the wrapper of an attempt on this node is given: from the ledger here where it is up to that, else from the leader."""
+        if self.keys.ring is not None and self._holds_ledger():
+            try:
+                wanted = await self.reads.query(lambda connection: query_secrets.wanted_by(connection, attempt))
+                if not wanted.missing:  # what is missing here may be there
+                    return opened(self.keys.ring, wanted)
+            except (NotFound, Unavailable):
+                pass  # this ledger may be behind
+        return await self._ask_leader("POST", f"/v1/attempts/{attempt}/secrets")
+
     def _note_removed(self, removed: frozenset[str]) -> None:
         """Nodes that were taken out are cut off."""
         if removed != self.removed:
@@ -467,7 +479,7 @@ class Node:
                 term_file=self.data.path / "term", token=self._node_token, addresses=self._where_to_look, labels=me.labels, slots=me.slots,
                 environment=self.settings.environment, ledger_version=self.ledger.known.highest, mark=lambda: self.ledger.mark,
                 differs=self._differs, epoch=self.epoch, on_standing=self._note_standing, on_refused=self._refuse,
-                asking=self._asking, authorities=str(self.data.path / AUTHORITIES) if self.tls else "",
+                asking=self._asking, secrets=self._secrets, authorities=str(self.data.path / AUTHORITIES) if self.tls else "",
             )
         )  # fmt: skip
 

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from igor_node.words import IgorError, Unavailable
+from igor_node.words import IgorError, NotFound, Unavailable
 
 JOIN_TIMEOUT_S = 20.0  # a cluster in an election answers 503 for a moment
 JOIN_PAUSE_S = 0.5
@@ -93,7 +93,7 @@ async def ask_to_join(peers: Sequence[str], token: str, body: dict[str, Any], *,
 
 
 async def ask_node(method: str, url: str, token: str, body: Mapping[str, Any] | None, tls: Tls) -> dict[str, Any]:
-    """One question of this node's own. Raises Unavailable."""
+    """One question of this node's own. Raises Unavailable, or NotFound."""
     timeout = aiohttp.ClientTimeout(total=10)
     try:
         async with (
@@ -101,6 +101,8 @@ async def ask_node(method: str, url: str, token: str, body: Mapping[str, Any] | 
             session.request(method, url, json=body, ssl=tls) as answer,
         ):
             told = await answer.json(content_type=None)
+            if answer.status == 404:
+                raise NotFound(f"{url}: {told.get('detail') or answer.status}")
             if answer.status not in (200, 201):
                 raise Unavailable(f"{url}: {told.get('detail') or answer.status}")
             return dict(told)

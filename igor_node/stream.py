@@ -153,6 +153,7 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     umask: int | None = None
     user: str | None = None
     log_limit_bytes: int = 100 * 1024 * 1024
+    secrets: dict[str, str] = {}  # name in the environment -> name of the secret; the values are asked for
     renew_token: str = ""  # good for renewing this attempt alone
     renew_addresses: tuple[str, ...] = ()  # base URLs of voters
 

@@ -49,11 +49,22 @@ class Outcome:
 
 
 class Try:
-    def __init__(self, n: int, spec: dict[str, Any], lease: LeaseWatch, waiting: Waiting, tree: Tree, asked_to_end: Callable[[], str]) -> None:
-        self.n, self.spec = n, spec
+    def __init__(
+        self,
+        n: int,
+        spec: dict[str, Any],
+        lease: LeaseWatch,
+        waiting: Waiting,
+        tree: Tree,
+        asked_to_end: Callable[[], str],
+        secrets: dict[str, str],
+        masked: list[bytes],
+    ) -> None:
+        """`secrets`: for the command's environment alone. `masked`: what must not be seen in its output."""
+        self.n, self.spec, self.secrets = n, spec, secrets
         self.lease, self.waiting, self.tree = lease, waiting, tree
         self.asked_to_end = asked_to_end
-        self.log = Log(n, spec["log_limit_bytes"])
+        self.log = Log(n, spec["log_limit_bytes"], masked)
         self.begin = protocol.boot_ns()
 
     def start(self) -> None:
@@ -91,7 +102,7 @@ class Try:
     def _environment(self) -> dict[str, str]:
         folder = os.getcwd()
         added = {f"IGOR_{name.upper()}": f"{folder}/{name}-{self.n}" for name in FILES}
-        environment: dict[str, str] = self.spec["env"] | added | {"IGOR_TRY": str(self.n)}
+        environment: dict[str, str] = self.spec["env"] | self.secrets | added | {"IGOR_TRY": str(self.n)}
         return environment
 
     def _deadlines(self, total_deadline: int | None) -> list[tuple[int, Outcome]]:

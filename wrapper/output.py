@@ -11,6 +11,10 @@ import os
 
 from wrapper import protocol
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wrapper.masking import Masker
+
 LATER_PARTS = 4  # kept after the first: with an eighth of the limit each, the last three eighths at least
 SMALLEST_PART_BYTES = 4096
 PIECES_A_PART = 16  # a record of short lines is several times as long as they are: what a part may be too long by
@@ -18,8 +22,14 @@ PAUSE_AFTER_ERROR_NS = 200_000_000  # a full disk is asked five times a second, 
 
 
 class Log:
-    def __init__(self, try_n: int, limit_bytes: int) -> None:
+    def __init__(self, try_n: int, limit_bytes: int, masked: list[bytes] | None = None) -> None:
+        """`masked`: what must not be seen (masking.py)."""
         self.try_n = try_n
+        self.maskers: dict[bytes, Masker] = {}
+        if masked:
+            from wrapper.masking import Masker  # only here: few wrappers have secrets
+
+            self.maskers = {stream: Masker(masked) for stream in (protocol.STDOUT, protocol.STDERR)}
         self.first_bytes = max(limit_bytes // 2, SMALLEST_PART_BYTES)
         self.part_bytes = max(limit_bytes // 8, SMALLEST_PART_BYTES)
         self.offset = 0  # of the part that is being written
@@ -32,6 +42,11 @@ class Log:
 
     def write(self, stream: bytes, data: bytes, at: int) -> None:
         """Never raises for what a disk can do."""
+        if stream in self.maskers:
+            data = self.maskers[stream].feed(data)
+        self._write(stream, data, at)
+
+    def _write(self, stream: bytes, data: bytes, at: int) -> None:
         if self.lost_bytes and at >= self.quiet_until and self._store(self._mark(at), at):
             self.lost_bytes = 0
         step = max(1, self.part_bytes // PIECES_A_PART)
@@ -45,6 +60,8 @@ class Log:
         self.write(protocol.IGOR, text.encode() + b"\n", at)
 
     def close(self, at: int) -> None:
+        for stream, masker in self.maskers.items():
+            self._write(stream, masker.end(), at)
         if self.lost_bytes:
             self._store(self._mark(at), at)
         if self.fd >= 0:

@@ -69,6 +69,7 @@ SPEC_FIELDS = {
     "log_limit_bytes": "a try",
     "renew_token": "good for renewing this attempt alone",
     "renew_addresses": "base URLs of the voters",
+    "secrets": "name in the environment -> name of the secret; the values come through a descriptor, and are nowhere on disk",
     "authorities": "file with the CAs that they are believed by; empty: a cluster without TLS",
 }
 

@@ -14,6 +14,7 @@ It never asks the node for anything, waits for nobody, and no output, full disk 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -33,7 +34,7 @@ STAND_BY_LOOKS_NS = (200_000_000, 10_000_000_000)  # between two looks at node a
 STAND_BY_LIMIT_NS = 86_400 * 1_000_000_000  # a machine without its node for a day counts as lost all the same
 
 
-def main(attempt: str, boot_id: str) -> bool:
+def main(attempt: str, boot_id: str, given: int = -1) -> bool:
     """In a process of the pre-loaded one's making, whose working directory is ROOT. Returns whether this process may run another attempt."""
     try:
         os.chdir(f"{protocol.OPEN}/{attempt}")
@@ -45,14 +46,14 @@ def main(attempt: str, boot_id: str) -> bool:
             return True
         events = protocol.EventFile()
         try:
-            return _live(attempt, boot_id, events)
+            return _live(attempt, boot_id, events, given)
         finally:
             events.close()
     finally:
         os.close(lock)  # lets it go
 
 
-def _live(attempt: str, boot_id: str, events: protocol.EventFile) -> bool:
+def _live(attempt: str, boot_id: str, events: protocol.EventFile, given: int) -> bool:
     spec = protocol.load_json(protocol.SPEC)
     if events.finished:
         return True
@@ -60,11 +61,31 @@ def _live(attempt: str, boot_id: str, events: protocol.EventFile) -> bool:
         _without_spec(events)
         _tell(attempt, events.size)
         return True
-    wrapper = Wrapper(attempt, spec, events, boot_id)
+    secrets = _secrets(given)
+    if spec.get("secrets") and secrets is None:
+        return True  # whoever asks again has them; nothing may begin without
+    wrapper = Wrapper(attempt, spec, events, boot_id, secrets or {})
     wrapper.live()
     wrapper.stand_by()
     wrapper.waiting.close()
     return _has_no_child()
+
+
+def _secrets(given: int) -> dict[str, Any] | None:
+    """{"values": {name in the environment: value}}, or {"refuse": why it must not begin}; None: nothing was given."""
+    if given < 0:
+        return None
+    with open(given, "rb") as file:
+        found: dict[str, Any] = json.load(file)
+    return found
+
+
+def _forms(secrets: dict[str, str]) -> list[bytes]:
+    if not secrets:
+        return []
+    from wrapper.masking import forms_of  # only here: few wrappers have secrets
+
+    return forms_of(list(secrets.values()))
 
 
 def _has_no_child() -> bool:
@@ -124,8 +145,11 @@ class Control:
 class Wrapper:
     """The life of the attempt: what there is to be done, what follows a try, and what is written down. What happens within a try is `Try`'s."""
 
-    def __init__(self, attempt: str, spec: dict[str, Any], events: protocol.EventFile, boot_id: str) -> None:
+    def __init__(self, attempt: str, spec: dict[str, Any], events: protocol.EventFile, boot_id: str, secrets: dict[str, Any]) -> None:
         self.attempt, self.spec, self.events = attempt, spec, events
+        self.secrets: dict[str, str] = secrets.get("values", {})
+        self.refuse: str = secrets.get("refuse", "")
+        self.masked = _forms(self.secrets)
         self.other_boot = spec["boot_id"] != boot_id
         self.lease = LeaseWatch(spec, boot_id, f"../../{protocol.LEASE}", os.getpid())
         self.waiting = Waiting(self.lease)
@@ -135,6 +159,9 @@ class Wrapper:
 
     def live(self) -> None:
         try_n, last = self._history()
+        if self.refuse:
+            self._end(Outcome("failed", self.refuse))
+            return
         if try_n == 0:
             if not self._hold():
                 return
@@ -194,7 +221,7 @@ class Wrapper:
         self._record({"kind": "try_started", "at": self.lease.leader_now(), "try_n": try_n}, sync=True)
         if self._lease_over():  # the sync may have taken long
             return Outcome("lost", LEASE_OVER)
-        one = Try(try_n, self.spec, self.lease, self.waiting, self.tree, self._asked_to_end)
+        one = Try(try_n, self.spec, self.lease, self.waiting, self.tree, self._asked_to_end, self.secrets, self.masked)
         try:
             if try_n == 1:
                 _sync_names()

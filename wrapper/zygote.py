@@ -5,6 +5,8 @@ directory. Each packet is the name of an attempt whose folder is ready. It answe
 `ATTEMPT exit STATUS`. When the node is gone (end of file) it ends, without touching the wrappers that run something: they belong to nobody. When it
 is killed the node starts another one.
 
+With a packet may come a descriptor: what the attempt is given and nobody else may see (its secrets). It gets a process of its own.
+
 A wrapper process runs one attempt at a time. Afterwards it waits a moment for another one: two thirds of a start's cost are the page faults of what
 a new process touches for the first time. No guarantee is shared with it: whatever happens to one process still happens to one attempt.
 
@@ -14,6 +16,7 @@ orphans come here, and are ended.
 
 from __future__ import annotations
 
+import _socket  # the core of `socket`, which itself loads what every wrapper would have to carry
 import gc
 import os
 import select
@@ -29,6 +32,7 @@ IDLE_LIMIT = 64  # wrappers that wait for another attempt: about 3 MiB each; few
 IDLE_S = 2.0  # and how long they do
 ATTEMPTS_A_PROCESS = 200  # then it ends: what a long life may leave in its memory goes with it
 PID_BYTES = 4
+FD_BYTES = 4
 
 
 class Wrapper:
@@ -44,6 +48,7 @@ class Wrapper:
 class Zygote:
     def __init__(self, control: int) -> None:
         self.control = control
+        self.channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, control)
         self.boot_id = protocol.read_boot_id()
         self.root = os.open(".", os.O_DIRECTORY | os.O_CLOEXEC)
         self.wrappers: dict[int, Wrapper] = {}
@@ -77,11 +82,14 @@ class Zygote:
     def _request(self) -> bool:
         """False when the node is gone."""
         try:
-            name = os.read(self.control, REQUEST_BYTES).decode()
+            data, beside, _, _ = self.channel.recvmsg(REQUEST_BYTES, _socket.CMSG_LEN(FD_BYTES), _socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
-        if name and not self._hand_to_idle(name):
-            self._fork(name)
+        name, given = data.decode(), int.from_bytes(beside[0][2][:FD_BYTES], sys.byteorder) if beside else -1
+        if name and (given >= 0 or not self._hand_to_idle(name)):
+            self._fork(name, given)
+        if given >= 0:
+            os.close(given)
         return bool(name)
 
     # --- wrappers that wait
@@ -117,7 +125,7 @@ class Zygote:
 
     # --- new ones
 
-    def _fork(self, name: str) -> None:
+    def _fork(self, name: str, given: int) -> None:
         read_end = write_end = -1
         try:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -130,12 +138,12 @@ class Zygote:
             return
         if pid == 0:
             os.close(write_end)
-            self._child(name, read_end)
+            self._child(name, read_end, given)
         os.close(read_end)
         self.wrappers[pid] = Wrapper(name, write_end)
 
-    def _child(self, name: str, orders: int) -> None:
-        """Never returns."""
+    def _child(self, name: str, orders: int, given: int) -> None:
+        """Never returns. `given`: a descriptor for this attempt alone, or -1; whoever had one runs no other attempt, for its memory holds it."""
         status = 1
         try:
             os.setsid()
@@ -148,7 +156,7 @@ class Zygote:
                 self._close_orders(other)  # or they would not notice the end of the pre-loaded process
             me = os.getpid().to_bytes(PID_BYTES, "little")
             for _ in range(ATTEMPTS_A_PROCESS):
-                if not name or not run.main(name, self.boot_id):
+                if not name or not run.main(name, self.boot_id, given) or given >= 0:
                     break
                 os.fchdir(self.root)
                 os.write(self.report, me)

@@ -16,6 +16,7 @@ An attempt is in the table before its folder is made, and from the start of the 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import ssl
@@ -36,7 +37,7 @@ from igor_node.agent.link import HighestTerm, Link
 from igor_node.agent.logs import Logs
 from igor_node.agent.pulse import Pulse
 from igor_node.agent.reports import Reports
-from igor_node.words import SECOND, Span, wall_now
+from igor_node.words import SECOND, IgorError, NotFound, Span, wall_now
 from wrapper import protocol
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class AgentSettings:
     on_standing: Callable[[bool | None, int], None] = lambda member, index: None
     on_refused: Callable[[str], None] = lambda reason: None
     asking: Callable[[], ssl.SSLContext | bool] = lambda: True  # for each connection to another node
+    secrets: Callable[[str], Awaitable[dict[str, Any]]] | None = None  # of an attempt: what its wrapper is given; raises IgorError
     authorities: str = ""  # file with the CAs that wrappers trust; "": a cluster without TLS
 
 
@@ -95,6 +97,8 @@ class Open:
     broken: bool = False  # its event file cannot be read; it is not named any more
     launches: int = 0  # since something was recorded
     launched_boot_ns: int = 0
+    has_secrets: bool | None = None  # None: its spec, of an earlier life of this node, was not looked at yet
+    asks_for_secrets: bool = False  # just now
     missing_since_ns: int = 0  # on CLOCK_BOOTTIME; 0: its folder is there
 
 
@@ -116,6 +120,7 @@ class Agent:
         self._open: dict[str, Open] = {}
         self._wake_rest = b""
         self._look_now = asyncio.Event()
+        self._asking: set[asyncio.Task[None]] = set()
         self._instance = secrets.token_hex(8)
 
     async def serve(self) -> None:
@@ -132,6 +137,8 @@ class Agent:
         finally:
             loop.remove_reader(wake)
             os.close(wake)
+            for task in self._asking:
+                task.cancel()
             self.launcher.close()
             self._disk.shutdown(wait=True)
 
@@ -246,7 +253,36 @@ class Agent:
     def _launch(self, entry: Open) -> None:
         entry.launches += 1
         entry.launched_boot_ns = protocol.boot_ns()
-        self.launcher.request(entry.attempt)
+        if entry.has_secrets is None:
+            entry.has_secrets = self._names_secrets(entry.attempt)
+        if not entry.has_secrets:
+            self.launcher.request(entry.attempt)
+        elif not entry.asks_for_secrets:
+            entry.asks_for_secrets = True
+            task = asyncio.ensure_future(self._launch_with_secrets(entry))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    def _names_secrets(self, attempt: str) -> bool:
+        try:
+            return bool((protocol.load_json(str(self.folders.path(attempt) / protocol.SPEC)) or {}).get("secrets"))
+        except OSError:
+            return False  # the wrapper begins nothing without what its spec names
+
+    async def _launch_with_secrets(self, entry: Open) -> None:
+        """They go from memory to memory. Where nobody gives them just now the next look asks again: the wrapper begins nothing without."""
+        assert self.settings.secrets is not None
+        try:
+            given = await self.settings.secrets(entry.attempt)
+        except NotFound as problem:  # the ledger has ended it: whatever the leader says of it comes by the stream
+            log.info("no secrets for an attempt", attempt=entry.attempt, reason=str(problem))
+        except IgorError as problem:
+            log.warning("the secrets of an attempt are not here yet; asking again", attempt=entry.attempt, reason=str(problem))
+            entry.launches, entry.launched_boot_ns = entry.launches - 1, 0  # that was none
+        else:
+            self.launcher.request(entry.attempt, json.dumps(given).encode())
+        finally:
+            entry.asks_for_secrets = False
 
     def _trouble(self, attempt: str, what: str) -> None:
         log.warning("trouble with a wrapper", attempt=attempt, what=what)
@@ -316,7 +352,7 @@ class Agent:
                 specs[name] = {"refuse": f"the assignment cannot be understood: {problem}"}
             if not self.pulse.lease_good(assignment.lease_ns, protocol.boot_ns()):
                 specs[name] = {"refuse": "the assignment came when its lease was already over"}
-            self._open[name] = Open(name)
+            self._open[name] = Open(name, has_secrets=bool(assignment.secrets))
         for name, outcome in (await self._on_disk(self._make_folders, specs)).items():
             self._made(self._open[name], outcome)
 

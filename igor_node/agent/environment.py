@@ -103,4 +103,5 @@ def make_spec(
         "renew_token": assignment.renew_token,
         "renew_addresses": list(assignment.renew_addresses),
         "authorities": authorities,
+        "secrets": dict(assignment.secrets),
     }

@@ -34,7 +34,7 @@ class Launcher:
     def __init__(self, root: Path, on_trouble: Callable[[str, str], None]) -> None:
         self._root = root
         self._on_trouble = on_trouble
-        self._requests: deque[str] = deque()
+        self._requests: deque[tuple[str, int]] = deque()  # with a descriptor, or -1
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._restart: asyncio.TimerHandle | None = None
@@ -70,8 +70,9 @@ class Launcher:
             path.rename(path.with_suffix(".log.1"))
         return path
 
-    def request(self, attempt: str) -> None:
-        self._requests.append(attempt)
+    def request(self, attempt: str, given: bytes | None = None) -> None:
+        """`given`: what nobody else may see; it comes to the wrapper as a file in memory that has no name."""
+        self._requests.append((attempt, -1 if given is None else _in_memory(given)))
         if len(self._requests) == 1:
             self._send()
 
@@ -80,14 +81,20 @@ class Launcher:
             return  # the next one gets them
         loop = asyncio.get_running_loop()
         while self._requests:
+            attempt, descriptor = self._requests[0]
             try:
-                self._socket.send(self._requests[0].encode())
+                if descriptor >= 0:
+                    socket.send_fds(self._socket, [attempt.encode()], [descriptor])
+                else:
+                    self._socket.send(attempt.encode())
             except BlockingIOError:
                 loop.add_writer(self._socket, self._send)
                 return
             except OSError:
                 return  # it has died; `_receive` sees the end of file
             self._requests.popleft()
+            if descriptor >= 0:
+                os.close(descriptor)
         loop.remove_writer(self._socket)
 
     def _receive(self) -> None:
@@ -135,6 +142,18 @@ class Launcher:
             return process.wait()
 
     def close(self) -> None:
+        for _, descriptor in self._requests:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._requests.clear()
         if self._restart is not None:
             self._restart.cancel()
         self._close()
+
+
+def _in_memory(data: bytes) -> int:
+    descriptor = os.memfd_create("igor", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

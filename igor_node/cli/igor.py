@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from igor_node.cli import access, act, command, define, keep, look, operate, see
+from igor_node.cli import access, act, command, define, keep, look, operate, secret, see
 
 
 @click.group(
@@ -37,7 +37,7 @@ for part in (
     *(see.runs, see.show, see.watch, see.logs, see.why, see.audit, see.events),
     *(operate.nodes, operate.status, operate.ui),
     *(keep.backup, keep.restore, keep.verify),
-    *(access.login, access.logout, access.whoami, access.context, access.token, operate.completion),
+    *(access.login, access.logout, access.whoami, access.context, access.token, secret.secret, operate.completion),
 ):
     igor.add_command(part)
 

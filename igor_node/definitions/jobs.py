@@ -74,6 +74,7 @@ class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     always: bool = False
     allow_failure: bool = False
     env: dict[str, str] = {}
+    secrets: dict[str, str] = {}  # name in the environment -> name of the secret
     timeout_ns: int | None = None
     total_timeout_ns: int | None = None
     grace_ns: int = 10 * SECOND

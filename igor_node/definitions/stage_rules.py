@@ -13,7 +13,7 @@ from igor_node.definitions.judged import Judged, as_tuple, given
 from igor_node.definitions.quoting import Unquotable, places
 
 SECRET_NAMES = re.compile(r".*(_PASSWORD|_SECRET.*|_TOKEN|_API_KEY|_ACCESS_KEY)", re.IGNORECASE)
-NOT_YET_IN_WORK = ("secrets", "pools", "limits", "user")
+NOT_YET_IN_WORK = ("pools", "limits", "user")
 NOT_YET_IN_STAGE = ("approval", "trigger", "when", "matrix", "max_parallel", "fail_fast", "save", "fetch")
 
 
@@ -53,6 +53,7 @@ class StageRules(Judged):
             name=name,
             command=work.command or (),
             env={**(job.env or {}), **(work.env or {})},
+            secrets=self._secrets(work, path),
             constraints={**(job.constraints or {}), **(work.constraints or {})},
             **given(
                 timeout_ns=own("timeout"),
@@ -68,6 +69,15 @@ class StageRules(Judged):
             ),
             **more,
         )
+
+    def _secrets(self, work: m.Work, path: Path) -> dict[str, str]:
+        """The job's and the stage's own. A variable has its value from one place."""
+        found = {**(self.written.secrets or {}), **(work.secrets or {})}
+        plain = {**(self.written.env or {}), **(work.env or {})}
+        for variable in found:
+            if variable in plain:
+                self.fault((*path, "secrets", variable), "stands in env: too; expected it in one of them")
+        return found
 
     def _check_codes(self, work: m.Work, path: Path) -> None:
         owners: dict[int, str] = {}

@@ -50,6 +50,7 @@ def assignment(row: OpenAttempt, key: bytes, addresses: Sequence[str]) -> Assign
         workdir=stage.workdir,
         umask=job.umask,
         log_limit_bytes=job.log_limit_bytes,
+        secrets=stage.secrets,
         renew_token=renewal_token(key, row.attempt),
         renew_addresses=tuple(addresses),
     )

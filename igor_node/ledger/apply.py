@@ -32,6 +32,7 @@ from igor_node.ledger.apply_prune import prune
 from igor_node.ledger.apply_pushes import pause_jobs, push_project, resume_jobs
 from igor_node.ledger.apply_reports import attempts_lost, report_events
 from igor_node.ledger.apply_runs import create_run, fire_runs
+from igor_node.ledger.apply_secrets import remove_secret, reseal_secrets, set_secret
 from igor_node.ledger.apply_staged import stage_push
 from igor_node.ledger.apply_tokens import create_token, end_session, log_in, revoke_token
 from igor_node.ledger.commands import Command, Refused, Result, decode_result, encode_result
@@ -50,6 +51,9 @@ APPLY: Mapping[type[Command], Apply] = {
     commands.RemoveNode: remove_node,
     commands.SetAuthority: set_authority,
     commands.DropAuthority: drop_authority,
+    commands.SetSecret: set_secret,
+    commands.RemoveSecret: remove_secret,
+    commands.ResealSecrets: reseal_secrets,
     commands.CreateToken: create_token,
     commands.RevokeToken: revoke_token,
     commands.LogIn: log_in,

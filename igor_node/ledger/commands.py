@@ -79,6 +79,33 @@ class DropAuthority(Command, frozen=True, kw_only=True, omit_defaults=True, tag=
     generation: int
 
 
+class SetSecret(Command, frozen=True, kw_only=True, omit_defaults=True, tag="set_secret"):
+    """`project` "": of the whole cluster. `version`: the next one, which the seal names too. `sealed`: trust/sealing.py."""
+
+    project: str = ""
+    name: str
+    version: int
+    sealed: bytes
+
+
+class RemoveSecret(Command, frozen=True, kw_only=True, omit_defaults=True, tag="remove_secret"):
+    project: str = ""
+    name: str
+
+
+class ResealedSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    project: str = ""
+    name: str
+    version: int
+    sealed: bytes
+
+
+class ResealSecrets(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reseal_secrets"):
+    """The same values by another of the cluster's keys."""
+
+    rows: tuple[ResealedSecret, ...]
+
+
 class CreateToken(Command, frozen=True, kw_only=True, omit_defaults=True, tag="create_token"):
     """`projects`: it is good for these alone; none: for all. `by`: the token that makes it, which must still be good when this is applied."""
 
@@ -273,6 +300,9 @@ AnyCommand = (
     | RemoveNode
     | SetAuthority
     | DropAuthority
+    | SetSecret
+    | RemoveSecret
+    | ResealSecrets
     | CreateToken
     | RevokeToken
     | LogIn

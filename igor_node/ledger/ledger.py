@@ -26,6 +26,7 @@ import msgspec
 
 from igor_node.ledger import apply, digest, schema
 from igor_node.ledger.apply import apply_entry, refuse_unfit
+from igor_node.ledger.changes import TOPICS
 from igor_node.ledger.commands import encode_result
 from igor_node.ledger.digest import Mark
 from igor_node.ledger.files import PART, clear, current_file, remove_old, set_old_aside, sync_file, sync_folder, take_place
@@ -255,7 +256,7 @@ def _write_mark(connection: sqlite3.Connection, mark: Mark) -> Mark:
     return mark
 
 
-ALL_TOPICS = frozenset({"jobs", "runs", "stages", "attempts", "nodes", "tokens", "projects", "events"})
+ALL_TOPICS = frozenset(TOPICS)
 
 
 class _Checkpoints:

@@ -89,6 +89,20 @@ UPSERT_AUTHORITY = """
 INSERT INTO authorities VALUES (?, ?, ?, ?, NULL) ON CONFLICT (generation) DO UPDATE SET sealed_key = excluded.sealed_key"""
 DROP_AUTHORITY = "UPDATE authorities SET dropped_at = ? WHERE generation = ? AND dropped_at IS NULL"
 
+SECRETS = """
+CREATE TABLE secrets(
+  project TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, sealed BLOB, set_at INTEGER NOT NULL, set_by TEXT NOT NULL, ended_at INTEGER,
+  PRIMARY KEY (project, name, version)
+) STRICT, WITHOUT ROWID"""
+"""`project` "": of the whole cluster. Of a version that was replaced or removed (`ended_at`) the sealed value is gone."""
+SECRETS_SET = "CREATE INDEX secrets_set ON secrets(project, name) WHERE ended_at IS NULL"
+NEWEST_SECRET = "SELECT coalesce(max(version), 0) FROM secrets WHERE project = ? AND name = ?"
+COUNT_SECRETS = "SELECT count(*) FROM secrets INDEXED BY secrets_set WHERE ended_at IS NULL"
+SELECT_SECRET = "SELECT version FROM secrets WHERE project = ? AND name = ? AND ended_at IS NULL"
+INSERT_SECRET = "INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?, NULL)"
+END_SECRET = "UPDATE secrets SET ended_at = ?, sealed = NULL WHERE project = ? AND name = ? AND ended_at IS NULL"
+RESEAL_SECRET = "UPDATE secrets SET sealed = ? WHERE project = ? AND name = ? AND version = ? AND ended_at IS NULL"
+
 TOKENS = """
 CREATE TABLE tokens(
   token TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, role TEXT NOT NULL, name TEXT NOT NULL, projects TEXT NOT NULL, node TEXT, subject TEXT,
@@ -317,7 +331,8 @@ PRUNE_EVENTS = """
 DELETE FROM events WHERE number IN (SELECT number FROM (SELECT number, at FROM events ORDER BY number LIMIT ?) WHERE at < ?)"""
 
 TABLES = (
-    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, AUTHORITIES, TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, STAGED,
+    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, AUTHORITIES, SECRETS, SECRETS_SET,
+    TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, STAGED,
     DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
     RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, STRETCHES, STAGES, STAGES_QUEUED,
     ATTEMPTS, ATTEMPTS_OPEN, TRIES, EVENTS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from igor_node.http.api import backup, cluster, events, jobs, logs, oidc, page, projects, runs, tokens
+from igor_node.http.api import backup, cluster, events, jobs, logs, oidc, page, projects, runs, secrets, tokens
 from igor_node.http.routes import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -12,6 +12,7 @@ ROUTES: tuple[Route, ...] = (
     *jobs.ROUTES,
     *runs.ROUTES,
     *projects.ROUTES,
+    *secrets.ROUTES,
     *events.ROUTES,
     *tokens.ROUTES,
     *oidc.ROUTES,

@@ -32,10 +32,14 @@ from igor_node.ledger.commands import (
     PushProject,
     RaiseLedgerVersion,
     RemoveNode,
+    RemoveSecret,
     ReportEvents,
+    ResealedSecret,
+    ResealSecrets,
     ResumeJobs,
     RevokeToken,
     SetAuthority,
+    SetSecret,
     StagePush,
     Stretch,
     WaitReason,
@@ -68,6 +72,7 @@ class History:
         self.makers: list[Callable[[], Command]] = [
             *[self._fire] * 8, *[self._create] * 3, *[self._place] * 12, *[self._report] * 16, *[self._cancel] * 2, *[self._lose] * 2,
             self._pause, self._resume, self._push, self._stretch, self._explain, self._prune, self._node, self._token, self._leave, self._authority,
+            self._secret,
             self._stage, self._stage, self._stage, self._note, self._raise,
         ]  # fmt: skip
 
@@ -247,6 +252,18 @@ class History:
         generation = self.chance.randint(1, 3)
         made = SetAuthority(generation=generation, certificates=self.chance.choice(("ca", "ca", "other", "")), sealed_key=b"sealed")
         return self.chance.choice((made, DropAuthority(generation=generation)))
+
+    def _secret(self) -> SetSecret | RemoveSecret | ResealSecrets:
+        project, name, version = self.chance.choice(("", "shop")), self.chance.choice(("db", "key", "")), self.chance.randint(1, 3)
+        sealed = self.chance.choice((b"sealed", b"sealed anew", b""))
+        row = ResealedSecret(project=project, name=name, version=version, sealed=sealed)
+        return self.chance.choice(
+            (
+                SetSecret(project=project, name=name, version=version, sealed=sealed),
+                RemoveSecret(project=project, name=name),
+                ResealSecrets(rows=(row,)),
+            )
+        )
 
     def _prune(self) -> Prune:
         before = self.book.now - self.chance.choice((10, 60, 600)) * SECOND

@@ -241,7 +241,6 @@ BAD = [
     *(
         (f"not yet: {text.split(':')[0]}", JOB + text + "\n", 5, text.split(":")[0], "not supported by this version yet")
         for text in (
-            "secrets: {A: b}",
             "pools: [p]",
             "limits: {memory: 2GiB}",
             "user: bob",

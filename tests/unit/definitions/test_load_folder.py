@@ -249,7 +249,7 @@ def test_all_faults_of_all_files_at_once(folder):
         ("stages: [{name: s, command: y}, {name: s, command: y}]\n", 'stages[1].name: the stage "s" is stages[0] already'),
         ("stages: [{name: s, command: y, when: 'true'}]\n", "stages[0].when: is not supported by this version yet"),
         ("stages: []\n", "stages: is empty; expected at least 1"),
-        ("command: x\nsecrets: {A: b}\n", "secrets: is not supported by this version yet; expected it left out"),
+        ("command: x\nsecrets: {A: b}\nenv: {A: c}\n", "secrets.A: stands in env: too; expected it in one of them"),
         ("command: x\non_failure: [{notify: ops}]\n", "on_failure: is not supported by this version yet"),
         ("command: x\nenv: {DB_PASSWORD: x}\n", "env.DB_PASSWORD: the name says that it is a secret; expected it under secrets:"),
         ("command: x\nenv: {my_api_key: x}\n", "env.my_api_key: the name says that it is a secret"),

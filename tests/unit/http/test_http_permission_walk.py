@@ -65,6 +65,11 @@ class Place:
         self.world.cluster.do(commands.CreateRun(job=f"{project}/job", run=run, beside=True))
         return run
 
+    def secret(self, project: str) -> str:
+        name = self.new("s")
+        self.world.cluster.do(commands.SetSecret(project=project, name=name, version=1, sealed=b"sealed"))
+        return name
+
     def filled(self, route: Route, project: str) -> str:
         path = template(route.path).replace("{hash:[0-9a-f]+}", "00ff").replace("{path}", "style.css")
         known: dict[str, Callable[[], str]] = {
@@ -73,6 +78,7 @@ class Place:
             "project": lambda: project,
             "token": lambda: self.token_of(project),
             "node": lambda: self.node,
+            "secret": lambda: self.secret(project if "{project}" in template(route.path) else ""),
             "attempt": lambda: f"{self.runs[project]}.main.1",
         }
         for name in re.findall(r"\{(\w+)\}", path):
@@ -107,6 +113,9 @@ SAMPLES: dict[str, Sample] = {
     "GET /v1/backup": Sample(also=(503,)),  # these nodes give none
     "GET /favicon.ico": Sample(also=(302,)),
     "POST /v1/node/certificate": Sample(body=lambda place, project: {"request": "x"}, also=(409,)),
+    "PUT /v1/secrets/{secret}": Sample(body=lambda place, project: {"value": "value"}),
+    "PUT /v1/projects/{project}/secrets/{secret}": Sample(body=lambda place, project: {"value": "value"}),
+    "POST /v1/attempts/{attempt}/secrets": Sample(also=(403, 404)),  # placed on another node, or ended
     "POST /v1/nodes/{node}/leave": Sample(body=lambda place, project: {}, also=(409,)),
     "POST /v1/schedule": Sample(body=lambda place, project: {"every": "1h"}),
     "POST /v1/tokens": Sample(body=lambda place, project: {"role": "viewer", "projects": [project]}),
