@@ -101,6 +101,7 @@ class World:
         self._names = names
         self._auth = auth
         self.clock = MovableClock()
+        self.heard_s: dict[str, float] = {}
         self._workers = workers
         self._stack = contextlib.AsyncExitStack()
         self._listeners: dict[str, contextlib.AsyncExitStack] = {}
@@ -142,7 +143,7 @@ class World:
             leader_address=lambda: self.nodes[leader].url if (leader := replica.leader()) in self.nodes else None,
             streams=(streams := Echo()),
             renew=renew,
-            views=lambda: [LiveView(node=one, heard_s=0.5, clock_error_s=0.001) for one in self.nodes] if replica.is_leader() else [],
+            views=lambda: [LiveView(node=one, heard_s=self.heard_s.get(one, 0.5), clock_error_s=0.001) for one in self.nodes] if replica.is_leader() else [],
             logs=(output := Output()),
             auth=self._auth,
         )
