@@ -2,16 +2,16 @@
 
 A segment is of a fixed size and filled with zeros when it is made, so that a sync writes data and no metadata: eight bytes of magic, frames, zeros.
 
-    length u32 | CRC-32 u32 | number u32 | CRC-32 of these twelve bytes u32 | payload: MessagePack list of records | 1 to 8 bytes of END
+    length u32 | CRC-32 u32 | number u24, mask u8 | CRC-32 of these twelve bytes u32 | payload: MessagePack list of records | 1 to 8 bytes of END
 
-up to a multiple of 8. The first checksum covers payload, length, number, and the segment and offset that the frame stands at, so that no copied bytes
-pass for a frame. The first frame of a segment says what the log looked like when it was made (term, vote, last entry, frames of the segment
-before), so that older segments can be removed whole.
+up to a multiple of 8, all little-endian. The first checksum covers payload, length, number, and the segment and offset that the frame stands at, so
+that no copied bytes pass for a frame. The first frame of a segment says what the log looked like when it was made (term, vote, last entry, frames of
+the segment before), so that older segments can be removed whole.
 
 **What is cut and what is refused.** A frame is written only after the one before it was synced, over zeros. So the newest frame alone can be one that
 a crash tore, and a torn write has a hole: what did not arrive is zero. Nobody vouched for such a frame: it is cut. Everything else that does not fit
 (a good frame behind a bad one, a bad frame without a hole, a bad one in an older segment, a segment missing, entries that do not join) is `Damaged`,
-with file and offset, and the node does not start.
+with file and offset, and the node does not start. A payload with as many zeros in a row as make a hole is written with its mask XORed over each byte.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ import msgspec
 from raft.disk import File
 from raft.interface import Entry, NodeId, Term
 
-MAGIC = b"IGORJNL2"
+MAGIC = b"IGORJNL3"
 UNFINISHED = ".new"  # ends the name of a segment that is not in place yet: a start removes it
 HOLE_BYTES = 64  # disks write sectors of 512 bytes or more, so that a torn frame lacks a whole block of these, or its end
 
 _HEAD = struct.Struct("<IIII")
 _HEAD_BYTES = _HEAD.size - 4  # without their own checksum
 _PLACE = struct.Struct("<IQQQ")  # length, number, segment, offset: what the checksum covers beside the payload
+_NUMBER_BITS = 24
 _ALIGN = 8
 _END = b"\xa5" * _ALIGN  # at least one of them: a frame that was cut short does not end so
 
@@ -126,16 +127,28 @@ def encode(records: Sequence[Record]) -> bytearray:
     """A frame with its payload and end; `seal` fills in the head, which depends on the place."""
     frame = bytearray(_HEAD.size)
     _ENCODER.encode_into(records, frame, _HEAD.size)
-    _HEAD.pack_into(frame, 0, len(frame) - _HEAD.size, 0, 0, 0)
-    frame.extend(_END[: frame_bytes(len(frame) - _HEAD.size) - len(frame)])
+    length, mask = len(frame) - _HEAD.size, _mask_for(frame)
+    if mask:
+        frame[_HEAD.size :] = _masked(frame[_HEAD.size :], mask)
+    _HEAD.pack_into(frame, 0, length, 0, mask << _NUMBER_BITS, 0)
+    frame.extend(_END[: frame_bytes(length) - len(frame)])
     return frame
+
+
+def _mask_for(frame: bytearray) -> int:
+    """0 where there is no need, or (16 kB and more that somebody chose for it) no way."""
+    return next((mask for mask in range(256) if bytes([mask]) * HOLE_BYTES not in frame), 0)
+
+
+def _masked(payload: bytes | bytearray, mask: int) -> bytes | bytearray:
+    return payload.translate(bytes(byte ^ mask for byte in range(256)))
 
 
 def seal(frame: bytearray, segment: Segment) -> None:
     """For the next place in that segment."""
-    length = _HEAD.unpack_from(frame)[0]
+    length, _, masked, _ = _HEAD.unpack_from(frame)
     payload = memoryview(frame)[_HEAD.size : _HEAD.size + length]
-    _HEAD.pack_into(frame, 0, length, _checksum(payload, segment, segment.end, segment.frames), segment.frames, 0)
+    _HEAD.pack_into(frame, 0, length, _checksum(payload, segment, segment.end, segment.frames), masked | segment.frames, 0)
     _HEAD.pack_into(frame, 0, *_HEAD.unpack_from(frame)[:3], zlib.crc32(memoryview(frame)[:_HEAD_BYTES]))
 
 
@@ -196,18 +209,25 @@ def _frame_at(data: bytes, segment: Segment, offset: int, number: int) -> bytes 
     length = _length_at(data, offset)
     if not length:
         return None
-    _, checksum, found, _ = _HEAD.unpack_from(data, offset)
+    _, checksum, masked, _ = _HEAD.unpack_from(data, offset)
+    mask, found = masked >> _NUMBER_BITS, _number_in(masked)
     start, stop = offset + _HEAD.size, offset + frame_bytes(length)
     payload, end = data[start : start + length], data[start + length : stop]
     whole = found == number and end == _END[: len(end)] and _checksum(payload, segment, offset, number) == checksum
-    return payload if whole else None
+    if not whole:
+        return None
+    return bytes(_masked(payload, mask)) if mask else payload
+
+
+def _number_in(masked: int) -> int:
+    return masked & (1 << _NUMBER_BITS) - 1
 
 
 def _find_frame(data: bytes, segment: Segment, start: int, stop: int) -> int | None:
     """The first place from `start` on with a whole frame of a number higher than the one that is missing."""
     for offset in range(start, stop, _ALIGN):
         if _length_at(data, offset):
-            number = _HEAD.unpack_from(data, offset)[2]
+            number = _number_in(_HEAD.unpack_from(data, offset)[2])
             if number > segment.frames and _frame_at(data, segment, offset, number) is not None:
                 return offset
     return None

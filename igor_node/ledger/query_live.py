@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from igor_node.definitions.jobs import Job
-from igor_node.ledger.query_jobs import spec_at
+from igor_node.ledger.query_jobs import spec_at, stage_of
+from igor_node.rules.node_loss import Fail, Keep, Rerun, after_loss
 from igor_node.rules.overlap import Earlier, start_blocked
 from igor_node.words import RUN_LIVE, NotFound
 
@@ -55,6 +56,15 @@ def run_counts(connection: sqlite3.Connection) -> dict[str, int]:
     return found
 
 
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that has an attempt of the run, and what becomes of that when its lease is out."""
+
+    node: str
+    name: str
+    lease_ns: int
+    then: Rerun | Fail | Keep
+
+
 class Why(msgspec.Struct, frozen=True, kw_only=True):
     """Why a run is where it is. `ahead`: runs of the job that it waits for, begun ones first. `stages`: (name, state, reason)."""
 
@@ -64,6 +74,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     blocked: str | None
     ahead: list[str]
     stages: list[tuple[str, str, str]]
+    holders: list[Holder]
 
 
 def why(connection: sqlite3.Connection, run_id: str) -> Why:
@@ -75,9 +86,24 @@ def why(connection: sqlite3.Connection, run_id: str) -> Why:
     stages = connection.execute("SELECT name, state, reason FROM stages WHERE run = ? ORDER BY position", (run_id,)).fetchall()
     blocked: str | None = None
     ahead: list[str] = []
-    if ended_at is None and started_at is None:
-        blocked, ahead = _blocked(live_runs(connection, job_id), run_id, spec_at(connection, job_id, spec_version))
-    return Why(run=run_id, state=state, reason=reason, blocked=blocked, ahead=ahead, stages=[tuple(stage) for stage in stages])
+    holders: list[Holder] = []
+    if ended_at is None:
+        spec = spec_at(connection, job_id, spec_version)
+        holders = [_holder(spec, *held) for held in connection.execute(_HELD, (run_id,))]
+        if started_at is None:
+            blocked, ahead = _blocked(live_runs(connection, job_id), run_id, spec)
+    return Why(run=run_id, state=state, reason=reason, blocked=blocked, ahead=ahead, stages=[tuple(stage) for stage in stages], holders=holders)
+
+
+_HELD = """
+SELECT attempts.node, coalesce(nodes.name, attempts.node), attempts.stage, stages.losses
+FROM attempts JOIN stages ON stages.run = attempts.run AND stages.name = attempts.stage LEFT JOIN nodes ON nodes.node = attempts.node
+WHERE attempts.run = ? AND attempts.ended_at IS NULL ORDER BY stages.position, attempts.n"""
+
+
+def _holder(spec: Job, node: str, name: str, stage: str, losses: int) -> Holder:
+    then = after_loss(stage_of(spec, stage).on_node_loss, attempts_made=losses + 1, max_attempts=spec.max_attempts)
+    return Holder(node=node, name=name, lease_ns=spec.lease_ns, then=then)
 
 
 def _blocked(live: Sequence[LiveRun], run_id: str, spec: Job) -> tuple[str | None, list[str]]:

@@ -14,8 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from igor_node.words import SECOND
+from igor_node.words import SECOND, Instant, format_instant, format_span
 
+UNHEARD_AFTER = 3 * SECOND // 2  # a heartbeat is missing
 SILENT_AFTER = 5 * SECOND  # five heartbeats
 NODE_LOST_AFTER = 180 * SECOND  # a silent node without any attempt: the default lease
 MARGIN_SHARE = 500  # 1/500 of the lease: twice the drift of 1 in 1,000
@@ -59,6 +60,25 @@ def lost_at(lease: int, renewed_at: int, term_began_at: int) -> int:
 def is_lost(on_node_loss: str, lease: int, renewed_at: int, term_began_at: int, now: int) -> bool:
     """`wait` is never lost by itself; `rerun` and `fail` when lease and margin are out."""
     return on_node_loss != OnNodeLoss.WAIT and now >= lost_at(lease, renewed_at, term_began_at)
+
+
+def unheard_in_words(node: str, unheard: int | None, now: int, lease: int, then: Rerun | Fail | Keep) -> str:
+    """Of a node that holds an attempt and is not heard: since when, and what comes of it. `unheard` None: not in this leader's term. `now`: the wall
+    clock."""
+    if unheard is None:
+        since, when = "since the leader changed", f"when its lease of {format_span(lease)} is out"
+    else:
+        since = f"for {format_span(unheard // SECOND * SECOND)} (since {_second(now - unheard)})"
+        when = f"at {_second(now + lost_at(lease, -unheard, -unheard))} at the earliest"
+    words = f"node {node} has not been heard from {since}; what runs there goes on without it"
+    if isinstance(then, Keep):
+        return f"{words} and is waited for (on_node_loss: {OnNodeLoss.WAIT})"
+    what = "is made again on another node" if isinstance(then, Rerun) else f"fails: {then.reason}"
+    return f"{words} and renews its lease by itself; if it does not, it is lost {when}, and the stage {what}"
+
+
+def _second(at: int) -> str:
+    return format_instant(Instant(at // SECOND * SECOND))
 
 
 def after_loss(on_node_loss: str, *, attempts_made: int, max_attempts: int) -> Rerun | Fail | Keep:

@@ -327,6 +327,7 @@ class SimNode:
         self.inbox.clear()
         self.changes.clear()
         self.turn_at = None
+        self.wake_at = 0.0  # the alarm of this life wakes nobody in the next
 
     def _halt(self, problem: Exception) -> None:
         """The end of `Pump.run` and of `Replica`: every waiting proposal hears of it, what was not taken is surely not in the log."""

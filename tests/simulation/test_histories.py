@@ -10,6 +10,7 @@ from tests.simulation.checks import Broken
 from tests.simulation.history import History
 from tests.simulation.linearizable import offending_key
 from tests.simulation.machine import Verb
+from tests.simulation.world import World
 
 SEEDS = 400
 BLOCK = 20
@@ -61,6 +62,23 @@ def test_a_history_can_be_replayed_to_the_letter():
     assert first.world.events == second.world.events
     assert first.world.checks.chain == second.world.checks.chain
     assert first.operations == second.operations
+
+
+def test_nodes_that_start_while_an_alarm_of_their_former_life_is_out_wake_by_themselves():
+    """All at once, so that nobody's message wakes another: they stood still for ever, in one of two thousand histories."""
+    world = World(7)
+    nodes = world.cluster(3)
+    world.elect()
+    for node in nodes:
+        node.die(power=False)
+    for node in nodes:
+        world.start(node)
+        node.wake_at = max(node.wake_at, world.now + 0.01)
+    for node in nodes:
+        node.die(power=False)
+    for node in nodes:
+        world.start(node)
+    world.elect()
 
 
 def test_what_clients_saw_is_judged():

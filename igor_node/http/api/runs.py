@@ -16,6 +16,7 @@ from igor_node.http.permissions import Reach
 from igor_node.http.routes import RUN, Route, Struct, Where
 from igor_node.ledger import commands, query_audit, query_jobs, query_live, query_runs
 from igor_node.rules import audit as rule
+from igor_node.rules import node_loss
 from igor_node.rules.timetable import JobTimetable
 from igor_node.words import RUN_ENDS, SECOND, Instant, Malformed, NotFound, Role, parse_instant
 
@@ -73,18 +74,25 @@ async def why_run(call: Call) -> Any:
             if fire is None:
                 raise
             return fire
-        return why_json(query_live.why(connection, run), query_runs.run(connection, run, with_stages=False))
+        return why_json(query_live.why(connection, run), query_runs.run(connection, run, with_stages=False), unheard, now)
 
+    unheard = {view.node: int(view.heard_s * SECOND) for view in await call.front.live_views()}
     return await call.read(ask)
 
 
-def why_json(why: query_live.Why, run: dict[str, Any]) -> dict[str, Any]:
-    """`reasons` are sentences for people, the one that decides first."""
+def why_json(why: query_live.Why, run: dict[str, Any], unheard: dict[str, int], now: int) -> dict[str, Any]:
+    """`reasons` are sentences for people, the one that decides first. `unheard`: for how long the leader has not heard of a node,
+    in nanoseconds; empty where no leader says."""
     reasons = [why.reason] if why.reason else []
     if why.blocked:
         reasons.append(f"{why.blocked} (waits for {', '.join(why.ahead[:5])})" if why.ahead else why.blocked)
     several = len(why.stages) > 1
     reasons += [f"stage {name} is {state}: {reason}" if several else reason for name, state, reason in why.stages if reason]
+    reasons += [
+        node_loss.unheard_in_words(holder.name, unheard.get(holder.node), now, holder.lease_ns, holder.then)
+        for holder in why.holders
+        if unheard and unheard.get(holder.node, node_loss.UNHEARD_AFTER) >= node_loss.UNHEARD_AFTER
+    ]
     if not reasons:
         reasons = [f"the run ended: {why.state}" if why.state in RUN_ENDS else f"the run is {why.state}"]
     return {

@@ -310,6 +310,27 @@ async def test_why_a_run_waits(world: World) -> None:
     assert first in behind["waits_for"] and first in " ".join(behind["reasons"])
 
 
+async def test_why_a_run_says_nothing_when_its_node_does_not(world: World) -> None:
+    """Two seconds after it was killed: since when, and what happens next."""
+    await pushed(world)
+    run = (await world.ask("POST", "/v1/jobs/demand/runs", {})).value["id"]
+    world.cluster.do(commands.RegisterNode(node="n1", name="athens", address="http://h:1", slots=4))
+    placement = commands.Placement(run=run, stage="main", node="n1", attempt=f"{run}.main.1", renew_hash="")
+    world.cluster.do(commands.AssignStages(term=1, placements=(placement,)))
+    events = (AttemptEvent(attempt=f"{run}.main.1", seq=1, kind="try_started", at=wall_now(), try_n=1),)
+    world.cluster.do(commands.ReportEvents(node="n1", events=events))
+
+    async def reasons() -> list[str]:
+        return list((await world.ask("GET", f"/v1/runs/{run}/why")).value["reasons"])
+
+    assert await reasons() == ["the run is running"]
+    world.heard_s["n1"] = 2.7
+    (reason,) = await reasons()
+    assert reason.startswith("node athens has not been heard from for 2s (since 20")
+    assert "goes on without it and renews its lease by itself; if it does not, it is lost at 20" in reason
+    assert reason.endswith("at the earliest, and the stage is made again on another node")
+
+
 async def test_cancel_ends_a_run_that_waits(world: World) -> None:
     await pushed(world)
     run = (await world.ask("POST", "/v1/jobs/demand/runs", {})).value["id"]

@@ -124,6 +124,7 @@ class World:
         self._names = names
         self._auth = auth
         self.clock = MovableClock()
+        self.heard_s: dict[str, float] = {}
         self._workers = workers
         self._stack = contextlib.AsyncExitStack()
         self._listeners: dict[str, contextlib.AsyncExitStack] = {}
@@ -165,7 +166,7 @@ class World:
             leader_address=lambda: self.nodes[leader].url if (leader := replica.leader()) in self.nodes else None,
             streams=(streams := Echo()),
             renew=renew,
-            views=lambda: [LiveView(node=one, heard_s=0.5, clock_error_s=0.001) for one in self.nodes] if replica.is_leader() else [],
+            views=lambda: [self._view(one) for one in self.nodes] if replica.is_leader() else [],
             logs=(output := Output()),
             own_token=lambda attempt, token: token == "good",
             auth=self._auth,
@@ -193,6 +194,9 @@ class World:
     @property
     def follower(self) -> Node:
         return next(node for node in self.nodes.values() if node.name != self.cluster.leader)
+
+    def _view(self, node: str) -> LiveView:
+        return LiveView(node=node, heard_s=self.heard_s.get(node, 0.5), clock_error_s=0.001)
 
     async def ask(
         self,

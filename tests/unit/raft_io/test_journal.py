@@ -301,6 +301,23 @@ def test_a_flipped_byte_is_refused_with_file_and_offset():
     assert opened(disk).last_index == 60
 
 
+@pytest.mark.parametrize("data", [bytes(400), bytes(200) + b"\1" * 200, b"\1" * 100 + bytes(100)], ids=["zeros", "zeros and ones", "ones and zeros"])
+def test_a_flipped_byte_in_an_entry_of_zeros_is_refused_too(data):
+    """It looked like one of which a sector never arrived, and was cut: what had been vouched for was gone."""
+    disk = MemoryDisk()
+    journal = filled(disk, 6)
+    journal.append([Entry(7, 1, 0, data)])
+    journal.sync()
+    assert opened(disk).entry(7).data == data
+    file = disk.named(f"{FOLDER}/0000000000000001.log")
+    start = first_frames(file)[-1]
+    for offset in range(start, len(file.now.rstrip(b"\0"))):
+        file.now[offset] ^= 0x41
+        with pytest.raises(Damaged):
+            opened(disk)
+        file.now[offset] ^= 0x41
+
+
 def newest_frame(disk, size: int):
     """Of a journal of six entries and a seventh of that size: the file, and where its newest frame begins and ends."""
     journal = filled(disk, 6)

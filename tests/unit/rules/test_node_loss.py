@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from igor_node.rules.node_loss import Fail, Keep, Rerun, after_loss, fallen_silent, is_lost, lost_at, margin
+from igor_node.rules.node_loss import Fail, Keep, Rerun, after_loss, fallen_silent, is_lost, lost_at, margin, unheard_in_words
 from igor_node.words import SECOND
 
 
@@ -44,3 +44,30 @@ def test_wait_is_never_lost_by_itself(rule, lost):
 )
 def test_what_follows_a_loss(rule, made, most, answer):
     assert after_loss(rule, attempts_made=made, max_attempts=most) == answer
+
+
+@pytest.mark.parametrize(
+    ("unheard", "then", "words"),
+    [
+        (
+            2 * SECOND + 1,
+            Rerun(),
+            "node n has not been heard from for 2s (since 2027-01-15T07:59:57Z); what runs there goes on without it and renews its lease by itself; "
+            "if it does not, it is lost at 2027-01-15T08:00:10Z at the earliest, and the stage is made again on another node",
+        ),
+        (
+            None,
+            Fail("lost 3 times"),
+            "node n has not been heard from since the leader changed; what runs there goes on without it and renews its lease by itself; "
+            "if it does not, it is lost when its lease of 10s is out, and the stage fails: lost 3 times",
+        ),
+        (
+            7 * SECOND,
+            Keep(),
+            "node n has not been heard from for 7s (since 2027-01-15T07:59:53Z); what runs there goes on without it and is waited for "
+            "(on_node_loss: wait)",
+        ),
+    ],
+)
+def test_what_a_silent_node_means_in_words(unheard, then, words):
+    assert unheard_in_words("n", unheard, 1_800_000_000 * SECOND, 10 * SECOND, then) == words
