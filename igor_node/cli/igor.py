@@ -34,7 +34,7 @@ for part in (
     *(define.init, define.validate, define.plan, define.push, define.schema),
     *(look.jobs, look.job, look.schedule, look.upcoming),
     *(act.run, act.cancel),
-    *(see.runs, see.show, see.watch, see.logs, see.why, see.audit, see.events),
+    *(see.runs, see.show, see.watch, see.logs, see.why, see.audit, see.events, see.activity),
     *(operate.nodes, operate.status, operate.ui),
     *(keep.backup, keep.restore, keep.verify),
     *(access.login, access.logout, access.whoami, access.context, access.token, secret.secret, operate.completion),

@@ -265,3 +265,37 @@ def event_text(session: Session, event: dict[str, Any], names: dict[str, str]) -
     changes = [f"{key}={value if isinstance(value, str) else output.compact(value)}" for key, value in told.items()]
     by = [f"by {event['actor']}"] if event.get("actor") else []
     return "  ".join([session.time(event.get("at")), event["kind"], " ".join(about), *[" ".join([*changes, *by])]]).rstrip()
+
+
+ACTIVITY_COLUMNS = (
+    Column("TIME", "at", "time"),
+    Column("ACTOR", "actor"),
+    Column("ACTION", "action"),
+    Column("OBJECT", "object"),
+    Column("PROJECT", lambda deed: deed.get("project") or "-"),
+    Column("FROM", "address"),
+    Column("BEFORE", lambda deed: _values(deed.get("before")), wide=True),
+    Column("AFTER", lambda deed: _values(deed.get("after")), wide=True),
+)
+
+
+def _values(found: dict[str, Any] | None) -> str:
+    return ", ".join(f"{name}={value}" for name, value in (found or {}).items())
+
+
+@click.command("activity", cls=Command, examples=["igor activity", "igor activity --actor ann --from 1d", "igor activity --action token --json"])
+@click.option("--actor", metavar="A", help="Only theirs: a part of the name, or the id of a token.")
+@click.option("--action", metavar="A", help="Only this action, like job.pause, or all that begin with it, like job.")
+@click.option("--object", "thing", metavar="O", help="Only what was done to it: a part of its name or id.")
+@click.option("--project", metavar="P", help="Only in this project.")
+@click.option("--from", "start", type=Moment(), metavar="T", help="From T, inclusive: a time, a date, or a span back like 2h.")
+@click.option("--to", "end", type=Moment(), metavar="T", help="To T, exclusive; now without it.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, metavar="N", help="The latest N, 50 without it.")
+@click.pass_obj
+def activity(
+    session: Session, actor: str | None, action: str | None, thing: str | None, project: str | None, start: str | None, end: str | None, limit: int
+) -> None:
+    """Say who did what: every change that a person or a token made, the latest first."""
+    sought = {"actor": actor, "action": action, "object": thing, "project": project, "since": start, "until": end}
+    found = session.client.pages("/v1/activity", limit, **sought)
+    session.items(found["items"], ACTIVITY_COLUMNS, whole=found, name="id", empty="nobody did anything of that kind")

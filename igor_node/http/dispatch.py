@@ -176,7 +176,8 @@ class Call:
 
     async def propose(self, command: commands.AnyCommand, *, command_id: str = "") -> Any:
         """The value of what was done, under this request's id unless it is one of several. A refusal raises its error of `words`."""
-        envelope = commands.Envelope(id=command_id or self.command_id, at=self.now(), actor=self.caller.actor, command=command)
+        origin = commands.Origin(token=self.caller.token, address=client_address(self.request, self.services))
+        envelope = commands.Envelope(id=command_id or self.command_id, at=self.now(), actor=self.caller.actor, origin=origin, command=command)
         entry = self.services.entry(envelope)
         if len(entry) > ENTRY_LIMIT_BYTES:
             raise words.TooLarge(

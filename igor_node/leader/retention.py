@@ -18,6 +18,7 @@ RUNS_KEPT_FOR = 90 * DAY
 RUNS_KEPT = 1_000_000
 RESULTS_KEPT_FOR = DAY
 EVENTS_KEPT_FOR = DAY
+ACTIVITY_KEPT_FOR = 400 * DAY  # a year, and the weeks in which somebody asks about it
 
 
 class Retention:
@@ -47,6 +48,7 @@ def cutoffs(now: int, created_before: int | None) -> Prune:
         created_before=created_before or 0,
         results_before=now - RESULTS_KEPT_FOR,
         events_before=now - EVENTS_KEPT_FOR,
+        activity_before=now - ACTIVITY_KEPT_FOR,
     )
 
 
@@ -56,6 +58,7 @@ def is_due(ages: Ages, prune: Prune, now: int) -> bool:
         or (ages.oldest_run_created_at is not None and ages.oldest_run_created_at < prune.runs_before)
         or (ages.oldest_result is not None and _made_at(ages.oldest_result) < prune.results_before)
         or (ages.oldest_event_at is not None and ages.oldest_event_at < prune.events_before)
+        or (ages.oldest_activity_at is not None and ages.oldest_activity_at < prune.activity_before)
         or (ages.oldest_staged_at is not None and ages.oldest_staged_at < now - STAGED_KEPT_NS)
     )
 

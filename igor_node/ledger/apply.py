@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from igor_node.ledger import commands, schema
+from igor_node.ledger import apply_activity, commands, schema
 from igor_node.ledger.apply_authorities import drop_authority, set_authority
 from igor_node.ledger.apply_cluster import (
     found_cluster,
@@ -99,7 +99,9 @@ def _answer(tx: Transaction, data: bytes, term: int, newest_result: str) -> tupl
         return refused, None
     if (earlier := _earlier(tx, envelope.id, newest_result)) is not None:
         return decode_result(earlier), earlier
+    deed = apply_activity.about(tx, envelope)
     result = tx.known.apply(tx, envelope.command)
+    apply_activity.note(tx, envelope, deed, result)
     encoded = encode_result(result)
     tx.answer(envelope.id, encoded)
     return result, encoded

@@ -28,6 +28,7 @@ def prune(tx: Transaction, command: Prune) -> Result:
         tx.execute(schema.PRUNE_RESULTS, (id_floor(results_before), ROWS_PER_PRUNE)).rowcount,
         tx.execute(schema.PRUNE_KEYS, (results_before, ROWS_PER_PRUNE)).rowcount,
         tx.execute(schema.PRUNE_EVENTS, (ROWS_PER_PRUNE, min(command.events_before, tx.time))).rowcount,
+        tx.execute(schema.PRUNE_ACTIVITY, (ROWS_PER_PRUNE, min(command.activity_before, tx.time))).rowcount,
         tx.execute(schema.PRUNE_TOKENS, (min(command.runs_before, tx.time), ROWS_PER_PRUNE)).rowcount,
         tx.execute(schema.PRUNE_ENDED_SESSIONS, (tx.time, ROWS_PER_PRUNE)).rowcount,
     ]

@@ -53,4 +53,5 @@ def _take_effect(tx: Transaction, push: str) -> Result:
         command = decode_push(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Refused("Malformed", f"the {len(data)} bytes of push {push} are not a push of a project")
-    return push_project(tx, command)
+    done = push_project(tx, command)
+    return Done({**done.value, "project": command.project}) if isinstance(done, Done) else done

@@ -290,6 +290,7 @@ class Prune(Command, frozen=True, kw_only=True, omit_defaults=True, tag="prune")
     created_before: int = 0
     results_before: int
     events_before: int
+    activity_before: int = 0
 
 
 AnyCommand = (
@@ -322,6 +323,13 @@ AnyCommand = (
 )
 
 
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Of a command that a person or a token sent: the token's id, and the address they came from."""
+
+    token: str = ""
+    address: str = ""
+
+
 class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """`id` from words.new_id: its time says when it was made; one older than 24 h of ledger time is refused. `at`: the proposer's clock.
 
@@ -331,6 +339,7 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     id: str
     at: int
     actor: str = ""
+    origin: Origin | None = None
     command: AnyCommand
 
 

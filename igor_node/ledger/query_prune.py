@@ -18,15 +18,18 @@ class Ages(msgspec.Struct, frozen=True, kw_only=True):
     oldest_result: str | None
     oldest_event_at: int | None
     oldest_staged_at: int | None
+    oldest_activity_at: int | None = None
 
 
 def ages(connection: sqlite3.Connection) -> Ages:
     run_row = connection.execute("SELECT created_at FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1").fetchone()
     event_row = connection.execute("SELECT at FROM events ORDER BY number LIMIT 1").fetchone()
+    activity_row = connection.execute("SELECT at FROM activity ORDER BY number LIMIT 1").fetchone()
     return Ages(
         oldest_run_created_at=None if run_row is None else run_row[0],
         oldest_result=connection.execute("SELECT min(id) FROM results").fetchone()[0],
         oldest_event_at=None if event_row is None else event_row[0],
+        oldest_activity_at=None if activity_row is None else activity_row[0],
         oldest_staged_at=connection.execute("SELECT min(at) FROM staged").fetchone()[0],
     )
 

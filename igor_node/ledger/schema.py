@@ -330,12 +330,23 @@ INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PRUNE_EVENTS = """
 DELETE FROM events WHERE number IN (SELECT number FROM (SELECT number, at FROM events ORDER BY number LIMIT ?) WHERE at < ?)"""
 
+ACTIVITY = """
+CREATE TABLE activity(
+  number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, command TEXT NOT NULL, actor TEXT NOT NULL, token TEXT NOT NULL,
+  address TEXT NOT NULL, action TEXT NOT NULL, object TEXT NOT NULL, project TEXT, before TEXT, after TEXT
+) STRICT"""
+"""Who did what (apply_activity.py). Numbers are never given twice, so that a page of it goes on where the one before ended."""
+INSERT_ACTIVITY = """
+INSERT INTO activity (at, command, actor, token, address, action, object, project, before, after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+PRUNE_ACTIVITY = """
+DELETE FROM activity WHERE number IN (SELECT number FROM (SELECT number, at FROM activity ORDER BY number LIMIT ?) WHERE at < ?)"""
+
 TABLES = (
     POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, AUTHORITIES, SECRETS, SECRETS_SET,
     TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, STAGED,
     DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
     RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, STRETCHES, STAGES, STAGES_QUEUED,
-    ATTEMPTS, ATTEMPTS_OPEN, TRIES, EVENTS,
+    ATTEMPTS, ATTEMPTS_OPEN, TRIES, EVENTS, ACTIVITY,
 )  # fmt: skip
 
 

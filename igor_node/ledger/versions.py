@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import msgspec
 
-from igor_node.ledger.commands import Command, Envelope, Refused, Result, encode_envelope
+from igor_node.ledger.commands import Command, Envelope, Origin, Refused, Result, encode_envelope
 from igor_node.ledger.schema import FIRST_VERSION
 from igor_node.words import Unavailable
 
@@ -50,7 +50,8 @@ class CommandSet:
             self._since.update(dict.fromkeys(step.commands, version))
         self._tags = {command.__struct_config__.tag for command in self._apply}  # asked for membership alone
         one_of = Union[tuple(self._apply)]  # type: ignore[valid-type]  # noqa: UP007
-        read = msgspec.defstruct("Envelope", [("id", str), ("at", int), ("actor", str, ""), ("command", one_of)], kw_only=True, frozen=True)
+        fields: list[Any] = [("id", str), ("at", int), ("actor", str, ""), ("origin", Origin | None, None), ("command", one_of)]
+        read = msgspec.defstruct("Envelope", fields, kw_only=True, frozen=True)
         self.decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(read).decode
 
     def entry(self, envelope: Envelope, version: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from igor_node.http.api import backup, cluster, events, jobs, logs, oidc, page, projects, runs, secrets, tokens
+from igor_node.http.api import activity, backup, cluster, events, jobs, logs, oidc, page, projects, runs, secrets, tokens
 from igor_node.http.routes import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -14,6 +14,7 @@ ROUTES: tuple[Route, ...] = (
     *projects.ROUTES,
     *secrets.ROUTES,
     *events.ROUTES,
+    *activity.ROUTES,
     *tokens.ROUTES,
     *oidc.ROUTES,
     *page.ROUTES,
