@@ -97,6 +97,14 @@ def fingerprint(data: DataDir) -> str:
     return certificates.fingerprint(_text(data, AUTHORITIES))
 
 
+def knows_ca(data: DataDir, named: str | None) -> bool:
+    """Whether a token that names this CA (None: a cluster without TLS) is of the cluster that this directory belongs to."""
+    if not is_whole(data):
+        return named is None
+    shown = [*certificates.split_pem(_text(data, CERTIFICATE)), *certificates.split_pem(_text(data, AUTHORITIES))]
+    return named is not None and named in map(certificates.fingerprint, shown)
+
+
 def wants_renewal(known: certificates.Facts, named: Sequence[str], now_s: int) -> bool:
     return now_s >= certificates.renew_at_s(known) or not set(named) <= known.names
 

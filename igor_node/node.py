@@ -144,6 +144,7 @@ class Node:
         self.unknown = False  # somebody said that the cluster does not know this node (any more)
         self.tls = False
         self.trust: Trust | None = None
+        self.pinned: Any = None  # what to ask with instead, as long as this node has no certificate that is good
         self.removed: frozenset[str] = frozenset()  # nodes whose certificates are good for nothing any more
         self.keys = Keys(None)
         self.wants_key = asyncio.Event()  # a leader calls this node a member, or dials it as one
@@ -222,10 +223,17 @@ class Node:
 
     async def _become(self, known: Identity | None, address: str) -> Identity:
         if known is not None:
+            if self.join is not None and self.join.token is not None and not certified.knows_ca(self.data, fingerprint_in(self.join.token)):
+                raise RefusedByCluster(
+                    "the token is of another cluster",
+                    hint=f"{self.data.path} is node {known.name} of cluster {known.cluster}; to give that up and join anew: igor-node join --reset",
+                )
             if self.tls:
-                self.trust = self._known_trust()
+                await self._trust_again()
             await self._look_for_itself(known, address)
             await self._check_cluster(known, address)
+            if self.pinned is not None and not self.introduced:
+                raise Unavailable("no peer could be asked for a new certificate", hint="is one of them running, and is the address right?")
             given = {name: getattr(self.settings, name) for name in ("name", "labels", "slots") if name in self.settings.given}
             identity = msgspec.structs.replace(known, address=address, listen=self.listening, pid=os.getpid(), **given)
         elif self.join is not None:
@@ -337,18 +345,21 @@ class Node:
         if self.trust is not None:
             self.trust.renew()
 
-    def _known_trust(self) -> Trust:
-        """Of a node that was in service before. Raises RefusedByCluster where its certificate has ended: it must show a token again."""
-        if certified.facts(self.data).ends_s <= self._now_s():
-            raise RefusedByCluster("this node's certificate has ended while it was away", hint="igor-node join PEER --token-file F --reset")
-        return self._make_trust()
+    async def _trust_again(self) -> None:
+        """Of a node that was in service before. Where its certificate has ended it must show a token to get another. Raises RefusedByCluster."""
+        if certified.facts(self.data).ends_s > self._now_s():
+            self.trust = self._make_trust()
+        elif self.join is not None and self.join.token is not None:
+            self.pinned = await self._pin(self.join.token)
+        else:
+            raise RefusedByCluster("this node's certificate has ended while it was away", hint="igor-node join PEER --token-file F gets another")
 
     def _make_trust(self) -> Trust:
         return Trust(self.data.path, lambda node: node not in self.removed)
 
     def _asking(self) -> Any:
         """For connections to other nodes."""
-        return True if self.trust is None else self.trust.asking()
+        return self.trust.asking() if self.trust is not None else True if self.pinned is None else self.pinned
 
     async def _sign(self, request: str, node: str) -> certified.Signed:
         ring = self.keys.ring

@@ -47,7 +47,7 @@ class Node:
         self.environment: dict[str, str] = {}
         self.prefix: tuple[str, ...] = ()
         self.listen = "127.0.0.1:0"
-        self.reach: Callable[[http.client.HTTPConnection], None] = http.client.HTTPConnection.connect
+        self.reach: Callable[[http.client.HTTPConnection], None] = lambda connection: connection.connect()
         self.folder = cluster.folder / name
         self.mark = f"{cluster.mark}-{name}"
         self.process: subprocess.Popen[bytes] | None = None
