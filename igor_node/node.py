@@ -55,7 +55,7 @@ from igor_node.stream import Differs
 from igor_node.trust.contexts import AUTHORITIES, Trust
 from igor_node.trust.keys import Keys, new_ring, parse_ring
 from igor_node.trust.pins import PLAIN, NotThisCluster, asking_context, fetch_authority, fingerprint_in
-from igor_node.words import SECOND, Conflict, IgorError, Invalid, NodeState, NotFound, Role, Unavailable, base_url, new_id
+from igor_node.words import SECOND, USER_LABEL, Conflict, IgorError, Invalid, NodeState, NotFound, Role, Unavailable, base_url, new_id
 from raft.interface import Halted, Members, NotLeader, Unknown
 from raft.recovery import read_epoch
 from raft.reinstall import fetch_copy
@@ -415,6 +415,11 @@ class Node:
                 pass  # this ledger may be behind
         return await self._ask_leader("POST", f"/v1/attempts/{attempt}/secrets")
 
+    def _labels(self) -> dict[str, str]:
+        """With one for each user as whom commands may run here."""
+        own = {name: value for name, value in self.identity.labels.items() if not name.startswith(USER_LABEL)}
+        return own | {f"{USER_LABEL}{user}": "yes" for user in self.settings.users}
+
     def _note_removed(self, removed: frozenset[str]) -> None:
         """Nodes that were taken out are cut off."""
         if removed != self.removed:
@@ -487,8 +492,9 @@ class Node:
         return Agent(
             AgentSettings(
                 node=me.id, name=me.name, cluster=me.cluster, address=me.address, version=__version__, folder=self.data.path / "attempts",
-                term_file=self.data.path / "term", token=self._node_token, addresses=self._where_to_look, labels=me.labels, slots=me.slots,
-                environment=self.settings.environment, ledger_version=self.ledger.known.highest, mark=lambda: self.ledger.mark,
+                term_file=self.data.path / "term", token=self._node_token, addresses=self._where_to_look, labels=self._labels(), slots=me.slots,
+                users=self.settings.users, environment=self.settings.environment,
+                ledger_version=self.ledger.known.highest, mark=lambda: self.ledger.mark,
                 differs=self._differs, epoch=self.epoch, on_standing=self._note_standing, on_refused=self._refuse,
                 asking=self._asking, secrets=self._secrets, authorities=str(self.data.path / AUTHORITIES) if self.tls else "",
             )

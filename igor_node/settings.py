@@ -16,12 +16,14 @@ gets the result.
     log_format          IGOR_LOG_FORMAT     --log-format      text on a terminal, else json
     log_level           IGOR_LOG_LEVEL      --log-level       info
     environment = {…}   -                   -                 none: what each command here finds in its environment
+    users = ["etl"]     -                   -                 none: as whom, besides the node's own user, commands may run here
     oidc = {…}          -                   -                 none: where people log in with the browser (oidc_settings.py)
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -34,6 +36,7 @@ from igor_node.words import NAME, Invalid
 
 DEFAULT_LISTEN = "127.0.0.1:7946"
 SLOTS_LIMIT = 10_000  # a typing error, not a machine
+USERS_LIMIT = 50
 LABELS_LIMIT = 100  # they travel in every Hello and stand in every view of a node
 LABEL_VALUE = re.compile(r"[^\s,=]{0,100}")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -62,6 +65,7 @@ class NodeSettings:
     log_format: str = "auto"
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict)
+    users: tuple[str, ...] = ()
     oidc: OidcSettings | None = None
     given: frozenset[str] = frozenset()
 
@@ -217,6 +221,19 @@ def _environment(value: Any) -> dict[str, str]:
     return dict(value)
 
 
+def _users(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(user, str) for user in value) or len(value) > USERS_LIMIT:
+        raise ValueError(f'it is not a list of at most {USERS_LIMIT} users; expected like users = ["etl"]')
+    for user in value:
+        try:
+            pwd.getpwnam(user)
+        except (KeyError, ValueError):
+            raise ValueError(f'there is no user "{user[:100]}" on this machine') from None
+        if os.geteuid() != 0 and pwd.getpwnam(user).pw_uid != os.geteuid():
+            raise ValueError(f'this node does not run as root, so it cannot run commands as "{user}"; expected the list left out')
+    return tuple(dict.fromkeys(value))
+
+
 def _slots(value: Any) -> int:
     number = _whole(value)
     if not 0 <= number <= SLOTS_LIMIT:
@@ -250,7 +267,7 @@ def _either(choices: tuple[Any, ...]) -> str:
     return ", ".join(str(choice) for choice in choices[:-1]) + f" or {choices[-1]}"
 
 
-FILE_ONLY = frozenset({"environment", "oidc"})
+FILE_ONLY = frozenset({"environment", "oidc", "users"})
 CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "listen": _address,
     "advertise": _address,
@@ -263,5 +280,6 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "log_format": _one_of(LOG_FORMATS),
     "log_level": _one_of(LOG_LEVELS),
     "environment": _environment,
+    "users": _users,
     "oidc": read_oidc,
 }

@@ -333,6 +333,10 @@ def wall_now() -> Instant:
     return Instant(time.time_ns())
 
 
+USER_LABEL = "user:"
+"""A node has the label `user:NAME` for each user as whom its owner lets commands run; jobs with `user: NAME` are placed on such nodes alone."""
+
+
 def base_url(address: str, *, tls: bool) -> str:
     """Of a node: HOST:PORT as the ledger and consensus have it, with the scheme of its cluster. A URL stays what it is."""
     return address if "://" in address else f"{'https' if tls else 'http'}://{address}"

@@ -73,6 +73,8 @@ class Try:
         if self.spec["workdir"] is None:
             try:
                 os.mkdir(protocol.WORK, 0o700)
+                if user := self.spec.get("user"):
+                    os.chown(protocol.WORK, user["uid"], user["gid"])
             except OSError:
                 pass  # there from the try before; if not, the command says that it cannot enter it
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
@@ -177,7 +179,14 @@ def _become_command(spec: dict[str, Any], environment: dict[str, str], out: int,
         if spec["umask"] is not None:
             os.umask(spec["umask"])
         what = "enter " + (spec["workdir"] or protocol.WORK)
-        os.chdir(protocol.WORK) if spec["workdir"] is None else os.chdir(spec["workdir"])
+        if spec["workdir"] is None:
+            os.chdir(protocol.WORK)  # it lies where only the node may go
+        if spec.get("user"):
+            what = "become another user"
+            _become_user(spec["user"], parent)
+            what = "enter " + (spec["workdir"] or protocol.WORK)
+        if spec["workdir"] is not None:
+            os.chdir(spec["workdir"])
         argv = spec["command"]
         what = f"run {argv[0]}"
         os.execvpe(argv[0], argv, environment)
@@ -189,3 +198,13 @@ def _become_command(spec: dict[str, Any], environment: dict[str, str], out: int,
         os.write(2, f"igor: cannot start the command: {problem!r}\n".encode())
     finally:
         os._exit(status)
+
+
+def _become_user(user: dict[str, Any], parent: int) -> None:
+    """For good: real, effective and saved. Linux forgets who is to die with its parent when that changes, so it is said again."""
+    os.setgroups(user["groups"])
+    os.setresgid(user["gid"], user["gid"], user["gid"])
+    os.setresuid(user["uid"], user["uid"], user["uid"])
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(126)

@@ -53,6 +53,7 @@ SPEC_FIELDS = {
     "env": "the whole environment of the command but for what the wrapper adds a try (IGOR_TRY, IGOR_OUTPUT, …)",
     "workdir": "folder to run in, or null: a scratch folder",
     "umask": "or null: the node's",
+    "user": "{uid, gid, groups}, or null: the node's",
     "due_at": "start the first try then",
     "clock_ns": "leader's wall clock minus CLOCK_BOOTTIME, as measured when the spec was written",
     "boot_id": "the boot in which `clock_ns` and `lease_from_boot_ns` are good",

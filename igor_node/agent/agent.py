@@ -74,6 +74,7 @@ class AgentSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     slots: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)  # what the node's owner gives to every command
+    users: tuple[str, ...] = ()  # as whom else commands may run
     keep_logs: Span = KEEP_LOGS
     ledger_version: int = 0  # the highest that this program knows
     mark: Callable[[], tuple[int, bytes] | None] = lambda: None  # the newest index and digest of the ledger here
@@ -341,13 +342,17 @@ class Agent:
             name = assignment.attempt
             if name in self._open or not ATTEMPT.fullmatch(name):
                 continue  # delivered before: its events tell what became of it
-            environment = command_environment(assignment, self.settings.name, self.settings.environment)
             clock_ns, boot_id = self.pulse.clock_ns, self.pulse.boot_id
             try:
+                if assignment.user is not None and assignment.user not in self.settings.users:
+                    raise KeyError(assignment.user)
+                environment = command_environment(assignment, self.settings.name, self.settings.environment)
                 specs[name] = make_spec(
                     assignment, environment=environment, clock_ns=clock_ns, boot_id=boot_id, lease_from_boot_ns=lease_base,
                     authorities=self.settings.authorities,
                 )  # fmt: skip
+            except KeyError:
+                specs[name] = {"refuse": f"the owner of node {self.settings.name} does not let commands run as user {assignment.user}"}
             except msgspec.ValidationError as problem:
                 specs[name] = {"refuse": f"the assignment cannot be understood: {problem}"}
             if not self.pulse.lease_good(assignment.lease_ns, protocol.boot_ns()):

@@ -22,9 +22,9 @@ from igor_node.words import format_instant
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def basic_environment() -> dict[str, str]:
+def basic_environment(name: str | None = None) -> dict[str, str]:
     """Who the command runs as, and where programs are. The same whether the node was started by a person or by systemd."""
-    user = pwd.getpwuid(os.getuid())
+    user = pwd.getpwuid(os.getuid()) if name is None else pwd.getpwnam(name)
     return {
         "PATH": PATH,
         "HOME": user.pw_dir,
@@ -53,7 +53,7 @@ def command_environment(assignment: Assignment, node_name: str, configured: Mapp
     if assignment.scheduled_at is not None:
         igor["IGOR_SCHEDULED_TIME"] = format_instant(assignment.scheduled_at)
     params = {f"IGOR_PARAM_{_variable(name)}": value for name, value in assignment.params.items()}
-    return {**basic_environment(), **configured, **assignment.env, **params, **igor}
+    return {**basic_environment(assignment.user), **configured, **assignment.env, **params, **igor}
 
 
 def _variable(name: str) -> str:
@@ -65,6 +65,14 @@ def _traceparent(assignment: Assignment) -> str:
     trace = hashlib.sha256(assignment.run.encode()).hexdigest()[:32]
     span = hashlib.sha256(assignment.attempt.encode()).hexdigest()[:16]
     return f"00-{trace}-{span}-01"
+
+
+def run_as(name: str) -> dict[str, Any] | None:
+    """In numbers, which the wrapper needs; None where that is whom the node runs as. Raises KeyError where the machine does not know the name."""
+    user = pwd.getpwnam(name)
+    if user.pw_uid == os.geteuid():
+        return None
+    return {"uid": user.pw_uid, "gid": user.pw_gid, "groups": os.getgrouplist(name, user.pw_gid)}
 
 
 def make_spec(
@@ -79,6 +87,7 @@ def make_spec(
         "env": environment,
         "workdir": assignment.workdir,
         "umask": assignment.umask,
+        "user": None if assignment.user is None else run_as(assignment.user),
         "due_at": assignment.due_at,
         "clock_ns": clock_ns,
         "boot_id": boot_id,

@@ -86,6 +86,7 @@ class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     slots: int = 1
     on_node_loss: str = "rerun"  # rerun | wait | fail
     workdir: str | None = None
+    user: str | None = None  # None: as whom the node runs
 
 
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,9 +11,10 @@ from igor_node.definitions import model as m
 from igor_node.definitions.faults import FAULTS_SHOWN, Path, meant
 from igor_node.definitions.judged import Judged, as_tuple, given
 from igor_node.definitions.quoting import Unquotable, places
+from igor_node.words import USER_LABEL
 
 SECRET_NAMES = re.compile(r".*(_PASSWORD|_SECRET.*|_TOKEN|_API_KEY|_ACCESS_KEY)", re.IGNORECASE)
-NOT_YET_IN_WORK = ("pools", "limits", "user")
+NOT_YET_IN_WORK = ("pools", "limits")
 NOT_YET_IN_STAGE = ("approval", "trigger", "when", "matrix", "max_parallel", "fail_fast", "save", "fetch")
 
 
@@ -54,7 +55,7 @@ class StageRules(Judged):
             command=work.command or (),
             env={**(job.env or {}), **(work.env or {})},
             secrets=self._secrets(work, path),
-            constraints={**(job.constraints or {}), **(work.constraints or {})},
+            constraints={**(job.constraints or {}), **(work.constraints or {}), **_of_user(own("user"))},
             **given(
                 timeout_ns=own("timeout"),
                 total_timeout_ns=own("total_timeout"),
@@ -66,6 +67,7 @@ class StageRules(Judged):
                 slots=own("slots"),
                 on_node_loss=own("on_node_loss"),
                 workdir=own("workdir"),
+                user=own("user"),
             ),
             **more,
         )
@@ -156,6 +158,11 @@ def _circle(start: str, needs: Mapping[str, Sequence[str]], done: set[str]) -> l
             on_way.add(need)
             left.append(list(needs.get(need, ())))
     return None
+
+
+def _of_user(user: str | None) -> dict[str, str]:
+    """Only a node whose owner allows that user has the label."""
+    return {} if user is None else {f"{USER_LABEL}{user}": "yes"}
 
 
 def _retries(written: m.Retries | None) -> j.Retries | None:

@@ -49,6 +49,7 @@ def assignment(row: OpenAttempt, key: bytes, addresses: Sequence[str]) -> Assign
         skip_codes=stage.skip_codes,
         workdir=stage.workdir,
         umask=job.umask,
+        user=stage.user,
         log_limit_bytes=job.log_limit_bytes,
         secrets=stage.secrets,
         renew_token=renewal_token(key, row.attempt),

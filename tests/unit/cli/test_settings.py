@@ -109,3 +109,18 @@ def test_an_environment_that_no_command_could_have_is_refused(tmp_path: Path, li
     (tmp_path / "node.toml").write_text(f"[environment]\n{line}\n")
     (fault,) = faults_of(tmp_path)
     assert said in fault
+
+
+@pytest.mark.parametrize(
+    ("users", "said"),
+    [
+        ('"nobody"', "it is not a list"),
+        ('["no-such-user-here"]', 'there is no user "no-such-user-here" on this machine'),
+        ("[7]", "it is not a list"),
+    ],
+)
+def test_users_are_those_of_this_machine(tmp_path: Path, users: str, said: str) -> None:
+    (tmp_path / "node.toml").write_text(f"users = {users}\n")
+    with pytest.raises(Invalid) as refused:
+        read_settings(tmp_path, {}, {})
+    assert f"{tmp_path / 'node.toml'}: users: {said}" in str(refused.value.faults)

@@ -243,7 +243,6 @@ BAD = [
         for text in (
             "pools: [p]",
             "limits: {memory: 2GiB}",
-            "user: bob",
             "state: true",
             "shadow: true",
             "on_failure: [{notify: ops}]",

@@ -98,7 +98,7 @@ class Room:
             "retries": retries | changes.pop("retries", {}),
             "timeout_ns": None, "total_timeout_ns": None, "grace_ns": 10 * SECOND,
             "success_codes": [0], "retry_codes": None, "skip_codes": [], "log_limit_bytes": 100 * 1024 * 1024,
-            "renew_token": "secret", "renew_addresses": [], "authorities": "", "secrets": {},
+            "renew_token": "secret", "renew_addresses": [], "authorities": "", "user": None, "secrets": {},
         }  # fmt: skip
         assert set(spec) == set(protocol.SPEC_FIELDS), "the tests know every field"
         return spec | changes
