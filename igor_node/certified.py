@@ -44,15 +44,29 @@ def names(advertised: str, listening: str) -> tuple[str, ...]:
     return certificates.names_of(split_address(advertised)[0], split_address(listening)[0], socket.gethostname())
 
 
-def found(data: DataDir, ring: KeyRing, *, node: str, cluster: str, named: Sequence[str], now_s: int) -> None:
-    """A CA and this node's certificate, in the directory."""
-    authority = certificates.found_authority(cluster, now_s)
+def found(data: DataDir, ring: KeyRing, *, node: str, cluster: str, named: Sequence[str], now_s: int, generation: int = FIRST) -> None:
+    """A CA and this node's certificate, in the directory. A later generation is that of a cluster that was restored without its key."""
+    authority = certificates.found_authority(cluster, now_s, generation)
     key = certificates.new_key()
     own = certificates.certify(authority, certificates.ask(key, node, named), node=node, cluster=cluster, now_s=now_s)
-    data.write(SEALED, seal(ring, purpose(FIRST), authority.key.encode()).hex() + "\n", secret=True)
+    data.write(SEALED, f"{generation} {seal(ring, purpose(generation), authority.key.encode()).hex()}\n", secret=True)
     data.write(KEY, key, secret=True)
     data.write(AUTHORITIES, authority.certificates)
     data.write(CERTIFICATE, certificates.chain(own, [authority.certificates]))
+
+
+def restore(data: DataDir, connection: sqlite3.Connection, ring: KeyRing, *, node: str, cluster: str, named: Sequence[str], now_s: int) -> bool:
+    """For a ledger that came from a backup: a certificate by its CA, where the cluster's key of then is here, else by a new one. False: no TLS."""
+    rows = query_authorities.authorities(connection)
+    if not rows:
+        return False
+    try:
+        signed = sign(connection, ring, ask(data, node, named), node=node, cluster=cluster, now_s=now_s)
+        take(data, signed)
+    except Unavailable:  # its key cannot be opened
+        data.remove(NEW_KEY)
+        found(data, ring, node=node, cluster=cluster, named=named, now_s=now_s, generation=rows[0].generation + 1)
+    return True
 
 
 def founding_command(data: DataDir) -> SetAuthority | None:
@@ -60,7 +74,8 @@ def founding_command(data: DataDir) -> SetAuthority | None:
     sealed = data.read(SEALED)
     if sealed is None:
         return None
-    return SetAuthority(generation=FIRST, certificates=_text(data, AUTHORITIES), sealed_key=bytes.fromhex(sealed))
+    generation, _, key = sealed.partition(" ")
+    return SetAuthority(generation=int(generation), certificates=_text(data, AUTHORITIES), sealed_key=bytes.fromhex(key))
 
 
 def ask(data: DataDir, node: str, named: Sequence[str]) -> str:

@@ -669,6 +669,9 @@ class Node:
         for row in await self.reads.query(query_cluster.nodes):
             if row.node != me.id and (note.gone is None or row.node in note.gone):
                 await self._propose(NodeChanged(node=row.node, state=NodeState.LOST, reason="the cluster was recovered without it"), "recovery")
+        if (authority := certified.founding_command(self.data)) is not None:
+            await self._propose(authority, "recovery")
+            self.data.remove(certified.SEALED)
         await self._register_recovered()
         self.data.remove(NOTE)
 

@@ -7,34 +7,40 @@ What is left to do needs a leader, so it is noted in `D/recovered.json` and done
 past are called lost at once, which frees their names; this node registers, and gets an admin's and a join token if it has none. The note comes before
 the new epoch and counts only in it, so a crash anywhere leaves either the old cluster or a recovery to be repeated.
 
-A restored cluster has a new key: nodes of the old one cannot come back but empty. Tokens of people are hashes in the ledger and stay good.
+A restored cluster has a new key: nodes of the old one cannot come back but empty. Tokens of people are hashes in the ledger and stay good. What the
+ledger holds sealed (secrets, the CA's key) is opened by the key of then alone: put a voter's `cluster.key` into the directory before the restore, and
+all of it is there; without it secrets are to be set anew, and a cluster with TLS gets a new CA, which the tokens of before do not name.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from igor_node import certified
 from igor_node.backup import Header, check_file
 from igor_node.data_dir import DataDir, DataDirProblem, Identity, unusable
-from igor_node.ledger import distrust, query_cluster
+from igor_node.ledger import distrust, query_authorities, query_cluster, query_secrets
 from igor_node.ledger.files import PART, clear, current_file, sync_file, sync_folder
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.ledger import check_file as check_ledger
 from igor_node.ledger.reads import ReadsSync
 from igor_node.settings import DEFAULT_LISTEN, default_slots
+from igor_node.trust.keys import KEY_BYTES, KeyRing
+from igor_node.trust.sealing import generation_of
 from raft import recovery
 from raft.interface import Halted, Member
 from raft.recovery import Recovered, Stand
 
 NOTE = "recovered.json"
 RESTORING = "restoring"  # there while a restore is under way: what else is there is what it left
-MAY_BE_THERE = frozenset({"node.toml", "lock", RESTORING})
+MAY_BE_THERE = frozenset({"node.toml", "lock", "cluster.key", RESTORING})
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -100,16 +106,28 @@ def restore(file: Path, data: DataDir, name: str | None, default_name: str) -> t
 
     Raises NotABackup, DataDirProblem or Halted; a directory that holds anything else is not touched.
     """
+    had_key = data.ring()
     begin(data)
     try:
         header = _place_ledger(file, data.path / "ledger.sqlite")
         with closing(Ledger(data.path / "ledger.sqlite")) as ledger:
             identity = _identity(data, header, name, default_name)
-            data.write("cluster.key", secrets.token_hex(32) + "\n", secret=True)
+            ring = _new_ring(data, had_key)
+            data.write_ring(ring)
+            with closing(ReadsSync(data.path / "ledger.sqlite")) as reads:
+                named = certified.names(identity.address, identity.address)
+                tls = reads.query(
+                    lambda connection: certified.restore(
+                        data, connection, ring, node=identity.id, cluster=identity.cluster, named=named, now_s=int(time.time())
+                    )
+                )
+            identity = msgspec.structs.replace(identity, tls=tls)
             data.write(NOTE, msgspec.json.encode(Note(header.epoch)).decode() + "\n")
             recovered = recovery.make_only_voter(data.path / "raft", ledger, Member(identity.id, identity.address), above=header.epoch)
     except BaseException:
         _undo(data)
+        if had_key is not None:
+            data.write_ring(had_key)
         raise
     data.write_identity(identity)
     data.remove(RESTORING)
@@ -127,7 +145,17 @@ def begin(data: DataDir) -> None:
 
 
 def _undo(data: DataDir) -> None:
-    data.reset(keep=MAY_BE_THERE - {RESTORING})
+    data.reset(keep=MAY_BE_THERE - {RESTORING, "cluster.key"})
+
+
+def _new_ring(data: DataDir, had: KeyRing | None) -> KeyRing:
+    """With a new key in front of the one that was given, or of a generation that nothing in the ledger is sealed with."""
+    if had is not None:
+        return had.with_key(had.current + 1, secrets.token_bytes(KEY_BYTES))
+    with closing(ReadsSync(data.path / "ledger.sqlite")) as reads:
+        sealed = [row.sealed_key for row in reads.query(query_authorities.authorities)] + [row.sealed for row in reads.query(query_secrets.sealed)]
+    generation = 1 + max((generation_of(one) for one in sealed), default=0)
+    return KeyRing(generation, {generation: secrets.token_bytes(KEY_BYTES)})
 
 
 def _place_ledger(file: Path, path: Path) -> Header:

@@ -93,3 +93,36 @@ def test_a_cluster_without_tls_stays_on_loopback(tmp_path: Path) -> None:
         for options, word in ((("--listen", "192.0.2.1:0"), "without TLS"), (("--tls", "on"), "without TLS")):
             refused = node.program("start", "--data-dir", str(node.folder), *options)
             assert refused.returncode == 2 and word in refused.stderr, refused.stderr
+
+
+@pytest.mark.parametrize("with_key", [True, False], ids=["with the cluster's key", "without it"])
+def test_a_restored_cluster_has_tls_and_opens_what_its_key_opens(tmp_path: Path, with_key: bool) -> None:
+    """With a voter's `cluster.key` in the directory secrets are there, and the CA is the same; else both are made anew, and it is said."""
+    with Cluster(1, folder=tmp_path / "first", options=[("--tls", "on")]) as first:
+        node = first.nodes[0]
+        first.api("PUT", "/v1/projects/shop/secrets/db", {"value": "a-restored-value"})
+        first.push("shop", {"name": "uses", "command": 'test "$DB" = a-restored-value', "secrets": {"DB": "db"}})
+        assert first.igor("backup", str(tmp_path / "backup")).returncode == 0
+        node.stop()
+    with_tls = (tmp_path / "first" / "n1" / "ca.crt").read_bytes()
+    again = Cluster(1, folder=tmp_path / "second")
+    node = again.nodes[0]
+    node.folder.mkdir()
+    if with_key:
+        (node.folder / "cluster.key").write_bytes((tmp_path / "first" / "n1" / "cluster.key").read_bytes())
+    restored = node.program("restore", str(tmp_path / "backup"), "--data-dir", str(node.folder), "--name", "n1")
+    assert restored.returncode == 0, restored.stderr
+    try:
+        node.start()
+        assert node.address.startswith("https://")
+        assert ((node.folder / "ca.crt").read_bytes() == with_tls) == with_key
+        run = again.api("POST", "/v1/jobs/uses/runs", {})["id"]
+        ended = again.wait_run(run)
+        assert ended["state"] == ("succeeded" if with_key else "failed"), ended
+        if not with_key:
+            assert "secret db was sealed with a key that this cluster does not have" in str(ended)
+            again.api("PUT", "/v1/projects/shop/secrets/db", {"value": "a-restored-value"})
+            assert again.wait_run(again.api("POST", "/v1/jobs/uses/runs", {})["id"])["state"] == "succeeded"
+        assert not (node.folder / "ca.sealed").exists()
+    finally:
+        again.close()

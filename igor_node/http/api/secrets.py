@@ -81,12 +81,14 @@ def opened(ring: Any, wanted: query_secrets.Wanted) -> dict[str, Any]:
         return {"refuse": f"secret {names} is not set in project {wanted.project}, nor for the whole cluster; igor secret set sets it"}
     if ring is None:
         raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
-    try:
-        found = {
-            variable: unseal(ring, purpose(one.project, one.name, one.version), one.sealed).decode() for variable, one in wanted.by_variable.items()
-        }
-    except Sealed as problem:
-        raise Unavailable(str(problem), hint="ask again in a moment") from None
+    found = {}
+    for variable, one in wanted.by_variable.items():
+        try:
+            found[variable] = unseal(ring, purpose(one.project, one.name, one.version), one.sealed).decode()
+        except Sealed:
+            return {
+                "refuse": f"secret {one.name} was sealed with a key that this cluster does not have, as after a restore; igor secret set sets it anew"
+            }
     return {"values": found}
 
 
