@@ -35,6 +35,7 @@ class NodeWatch:
         self._read_at = -1
         self._nodes: list[NodeRow] = []
         self._attempts: list[OpenAttempt] = []
+        self._came: dict[str, int] = {}  # node -> when it was first seen, of those that joined in this term: they were not silent before
 
     async def run(self) -> None:
         while True:
@@ -56,13 +57,16 @@ class NodeWatch:
             return query_cluster.nodes(connection), query_attempts.open_attempts(connection)
 
         asked = self._reign.clock.monotonic_ns()
+        first, known = self._read_at < 0 and not self._nodes, {node.node for node in self._nodes}
         self._read_at, (self._nodes, self._attempts) = await self._reign.reads.indexed(read)
         self._hub.leases.keep_only((attempt.attempt for attempt in self._attempts), asked)
         self._hub.keep_only((node.node for node in self._nodes), asked)
+        if not first:
+            self._came.update({node.node: asked for node in self._nodes if node.node not in known})
 
     async def _judge(self, node: NodeRow, attempts: Sequence[OpenAttempt]) -> None:
         now = self._reign.clock.monotonic_ns()
-        heard = self._hub.heard_mono(node.node)
+        heard = max(self._hub.heard_mono(node.node), self._came.get(node.node, 0))
         silent = fallen_silent(heard, now)
         lost = [attempt for attempt in attempts if self._is_lost(attempt, now)]
         given_up = [attempt for attempt in lost if attempt.on_node_loss == OnNodeLoss.WAIT]

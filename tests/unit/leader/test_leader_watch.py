@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from igor_node.ledger import query_cluster
 from igor_node.ledger.commands import CancelRun, RegisterNode
 from tests.unit.leader.test_leader_hub import Wire
 from tests.unit.leader.world import World, job
@@ -97,3 +98,20 @@ async def test_a_cancel_is_recorded_when_the_lease_is_out_though_its_job_waits_f
         world.propose(CancelRun(run=run, reason="not needed"))
         await world.run(5)
         assert world.runs()[0][1:] == ("cancelled", "not needed; node silent")
+
+
+async def test_a_node_that_has_just_joined_was_not_silent_before(tmp_path):
+    """It was called silent for as long as the leader had led, a moment before its first word; from its joining on it has the time that all have."""
+
+    def state(world: World) -> tuple[str, str]:
+        row = world.query(lambda c: query_cluster.node(c, "n1"))
+        return row.state, row.reason
+
+    async with World(tmp_path) as world:
+        await world.lead()
+        await world.run(60)
+        register(world, "n1")
+        await world.run(4)
+        assert state(world)[0] == "up"
+        await world.run(2)
+        assert state(world) == ("silent", "no heartbeat for 5s")
