@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from igor_node.trust.contexts import Trust
 from raft.disk import File, RealDisk, RealFile
 from raft.interface import Applied, Entry, Halted, Kind, Member, Members, NotLeader, Unknown
 from raft.replica import Replica
@@ -321,6 +322,7 @@ async def serve(options: argparse.Namespace) -> int:
             found=options.found,
             on_halt=lambda reason: print(f"{options.node} halted: {reason}", file=sys.stderr),
             disk=disk,
+            trust=Trust(folder) if options.tls else None,
         )
     except Halted as problem:
         say({"failed": str(problem)})
@@ -343,6 +345,7 @@ def main() -> int:
     for name in ("node", "folder", "cluster", "key"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--listen", default="127.0.0.1:0")
+    parser.add_argument("--tls", action="store_true", help="links inside TLS, by the certificates in the folder")
     parser.add_argument("--found", action="store_true")
     parser.add_argument("--no-pickle", action="store_true")
     parser.add_argument("--ledger", action="store_true")

@@ -16,6 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from igor_node.trust import certificates
+from igor_node.trust.contexts import AUTHORITIES, CERTIFICATE
+from igor_node.trust.contexts import KEY as OWN_KEY
+
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "ab" * 32
 ANSWER_S = 20.0
@@ -34,10 +38,21 @@ class Failed(Exception):
 class Process:
     """One life of one node."""
 
-    def __init__(self, node: str, folder: Path, *, found: bool, key: str = KEY, listen: str = "127.0.0.1:0", ledger: bool = False) -> None:
+    def __init__(
+        self, node: str, folder: Path, *, found: bool, key: str = KEY, listen: str = "127.0.0.1:0", ledger: bool = False, tls: bool = False
+    ) -> None:
         self.node = node
         command = [sys.executable, str(ROOT / "bench" / "raft_node.py"), "--node", node, "--folder", str(folder), "--cluster", "test"]
-        command += ["--key", key, "--listen", listen, "--no-pickle", *(["--found"] if found else []), *(["--ledger"] if ledger else [])]
+        command += [
+            "--key",
+            key,
+            "--listen",
+            listen,
+            "--no-pickle",
+            *(["--found"] if found else []),
+            *(["--ledger"] if ledger else []),
+            *(["--tls"] if tls else []),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.errors = (folder.parent / f"{node}.log").open("a+b")
         self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment)
@@ -88,17 +103,32 @@ class Process:
 
 
 class Cluster:
-    def __init__(self, folder: Path, *, ledger: bool = False) -> None:
+    def __init__(self, folder: Path, *, ledger: bool = False, tls: bool = False) -> None:
         self.folder = folder
+        self.authority = certificates.found_authority("test", int(time.time())) if tls else None
         self.ledger = ledger
         self.processes: dict[str, Process] = {}
         self.addresses: dict[str, str] = {}
 
     def start(self, node: str, *, found: bool = False, **options: Any) -> Process:
         """A later life listens where the first did, unless told otherwise."""
-        options = {"listen": self.addresses.get(node, "127.0.0.1:0"), "ledger": self.ledger, **options}
+        options = {"listen": self.addresses.get(node, "127.0.0.1:0"), "ledger": self.ledger, "tls": self.authority is not None, **options}
+        self._certify(node)
         process = self.processes[node] = Process(node, self.folder / node, found=found, **options)
         return process
+
+    def _certify(self, node: str) -> None:
+        """Each node its own certificate, in the files that `trust/contexts.py` reads."""
+        folder = self.folder / node
+        if self.authority is None or (folder / CERTIFICATE).exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        key = certificates.new_key()
+        request = certificates.ask(key, node, ("127.0.0.1",))
+        made = certificates.certify(self.authority, request, node=node, cluster="test", now_s=int(time.time()))
+        (folder / OWN_KEY).write_text(key)
+        (folder / AUTHORITIES).write_text(self.authority.certificates)
+        (folder / CERTIFICATE).write_text(certificates.chain(made, [self.authority.certificates]))
 
     def wait_ready(self, *nodes: str) -> None:
         for node in nodes:
@@ -171,8 +201,8 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -
 
 
 @contextlib.contextmanager
-def cluster_in(folder: Path, *, ledger: bool = False) -> Iterator[Cluster]:
-    cluster = Cluster(folder, ledger=ledger)
+def cluster_in(folder: Path, *, ledger: bool = False, tls: bool = False) -> Iterator[Cluster]:
+    cluster = Cluster(folder, ledger=ledger, tls=tls)
     try:
         yield cluster
     finally:

@@ -61,3 +61,14 @@ def test_commit_prints_a_table_and_writes_json(tmp_path):
         assert "many in flight a second to etcd" in done.stdout
         assert children_named("etcd", marker) == []
     assert children_named("raft_node.py", marker) == []
+
+
+def test_tls_prints_a_table_and_writes_json(tmp_path):
+    """And the links of its second half are inside TLS: whoever speaks in clear there is not heard (tests/unit/raft_io/test_links_tls.py)."""
+    written = tmp_path / "tls.json"
+    done = run("bench.tls", str(tmp_path), written, "--seconds", "0.3", "--rounds", "1", "--in-flight", "50")
+    report = json.loads(written.read_text())
+    assert done.returncode == (0 if report["goals_met"] else 1), done.stderr
+    assert report["one_in_flight_p50_ms_ratio"] > 0 and report["many_in_flight_a_second_with_tls"] > 0
+    assert "one in flight p50 ms with tls" in done.stdout
+    assert children_named("raft_node.py", f"IGOR_TEST_MARKER={tmp_path}") == []
