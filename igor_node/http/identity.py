@@ -270,23 +270,24 @@ def proven_node(request: web.Request, services: Services) -> str | None:
         return None
     if request.headers.get(PEER) and _is_forwarder(request, services):
         return request.headers[PEER]
-    return certified(request, services.me.cluster)
+    return certified(request, services)
 
 
-def certified(request: web.Request, cluster: str) -> str | None:
-    """The node in the certificate of the connection, which has been checked against the cluster's CA. None: there was none."""
+def certified(request: web.Request, services: Services) -> str | None:
+    """The node in the certificate of the connection, which has been checked against the cluster's CA. None: there was none, or it was taken out."""
     certificate: Any = request.transport.get_extra_info("peercert") if request.transport is not None else None
     if not certificate:
         return None
     names = {name: value for part in certificate.get("subject", ()) for name, value in part}
-    return names.get("commonName") if names.get("organizationName") == cluster else None
+    node = names.get("commonName")
+    return node if node is not None and names.get("organizationName") == services.me.cluster and services.permitted(node) else None
 
 
 def _is_forwarder(request: web.Request, services: Services) -> bool:
     if forward.FORWARDED not in request.headers:
         return False
     if services.tls:
-        return certified(request, services.me.cluster) is not None
+        return certified(request, services) is not None
     try:
         return ipaddress.ip_address(request.remote or "").is_loopback
     except ValueError:

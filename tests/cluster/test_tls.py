@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from igor_node.trust.certificates import facts
+from igor_node.trust.certificates import ask, facts, new_key
 from igor_node.trust.pins import fingerprint_in
 from raft import wire
 from tests.harness.cluster import Cluster, Node
@@ -125,6 +125,17 @@ def test_the_token_of_a_node_is_nothing_without_its_certificate(cluster: Cluster
     for path in ("/v1/node", "/v1/node/key", f"/v1/nodes/{json.loads((cluster.nodes[1].folder / 'node.json').read_text())['id']}/stream"):
         status, _, problem = cluster.nodes[0].request("GET", path, token=stolen)
         assert status == 401 and "certificate" in problem["detail"], path
+
+
+def test_a_join_token_makes_nobody_a_node_that_is_in_service(cluster: Cluster) -> None:
+    """That would be its certificate, and with a voter's the cluster's key."""
+    victim = json.loads((cluster.nodes[1].folder / "node.json").read_text())
+    body = {"id": victim["id"], "name": victim["name"], "address": "10.99.0.9:1", "request": ask(new_key(), victim["id"], ("10.99.0.9",))}
+    for node in cluster.nodes[:3]:
+        status, _, problem = node.request("POST", "/v1/nodes", body, token=(cluster.nodes[0].folder / "join.token").read_text().strip())
+        assert status == 403 and "is in service" in problem["detail"], problem
+    seen = next(seen for seen in cluster.status()["nodes"] if seen["id"] == victim["id"])
+    assert seen["address"] == cluster.nodes[1].address
 
 
 def test_a_peer_of_another_cluster_is_told_nothing(cluster: Cluster, switch: Switch, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from igor_node.http import quorum
 from igor_node.http.api.jobs import text
 from igor_node.http.auth import compose_token, derive_secret, hash_secret
 from igor_node.http.dispatch import Call, given_token
+from igor_node.http.identity import proven_node
 from igor_node.http.openapi import describe_routes
 from igor_node.http.permissions import Reach
 from igor_node.http.problems import NotHere
@@ -195,7 +196,8 @@ async def join(call: Call) -> Any:
     body: JoinBody = call.body
     check_join(call, body)
     info = await call.read(query_cluster.cluster)
-    known = {row.node for row in await call.read(query_cluster.nodes)}
+    rows = {row.node: row for row in await call.read(query_cluster.nodes)}
+    check_identity(call, body, rows.get(body.id))
     token = node_token(body.id, await call.read(query_cluster.tokens))
     secret = derive_secret(call.services.key, "node " + token.removeprefix("n-"))
     trusted = await trust_of(call, body)  # before the ledger changes: a bad request changes nothing
@@ -215,7 +217,7 @@ async def join(call: Call) -> Any:
         "epoch": call.services.me.epoch,
         "members": [{"id": member.id, "address": member.address} for member in (*members.voters, *members.learners)],
     }
-    return Reply(answer, status=200 if body.id in known else 201)
+    return Reply(answer, status=200 if body.id in rows else 201)
 
 
 async def trust_of(call: Call, body: JoinBody) -> dict[str, str]:
@@ -282,6 +284,14 @@ def check_join(call: Call, body: JoinBody) -> None:
         faults.append(f"labels: {len(body.labels)} are too many; expected at most {LABELS_LIMIT}")
     if faults:
         raise Invalid("the node cannot join", faults=faults)
+
+
+def check_identity(call: Call, body: JoinBody, row: query_cluster.NodeRow | None) -> None:
+    """With a join token alone nobody becomes a node that is in service: that would be its certificate, and with a voter's the cluster's key."""
+    if not call.services.tls or row is None or call.caller.node == body.id or row.state not in (NodeState.UP, NodeState.DRAINING):
+        return
+    if proven_node(call.request, call.services) != body.id:
+        raise Denied(f"node {row.name} ({body.id}) is in service; it comes back by its own certificate", hint="a new node has an id of its own")
 
 
 async def own_node(call: Call) -> query_cluster.NodeRow:
