@@ -72,6 +72,8 @@ class Client:
     on_age: Callable[[float], None] = lambda age_s: None
     patience_s: float | None = None  # PATIENCE_S
     answer_timeout_s: float = ANSWER_TIMEOUT_S
+    authorities: str = ""  # CAs to believe where the token names none, PEM; none: the system's
+    certificate: tuple[str, str] | None = None  # files of a node's own, for its token counts on connections with it alone
     _connections: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
     _context: ssl.SSLContext | None = None
     _first: int = 0
@@ -233,7 +235,7 @@ class Client:
     def _connect(self, address: str) -> http.client.HTTPConnection:
         if address not in self._connections:
             try:
-                connection = self._new_connection(address)
+                connection = self.new_connection(address)
                 connection.connect()
             except OSError as problem:
                 raise NotSent(_said(problem)) from None
@@ -243,7 +245,7 @@ class Client:
             kept.sock.settimeout(self.answer_timeout_s)
         return kept
 
-    def _new_connection(self, address: str) -> http.client.HTTPConnection:
+    def new_connection(self, address: str) -> http.client.HTTPConnection:
         """By HTTPS whoever answers is one of the cluster's nodes: the token names its CA. Without such a token it is what the system's CAs say, as
         for a proxy before the cluster. Raises OSError, or Unavailable where somebody else answers."""
         parts = urlsplit(address)
@@ -255,9 +257,13 @@ class Client:
         if self._context is None and fingerprint is not None:
             try:
                 self._context = asking_context(fetch_authority(host, port, fingerprint, CONNECT_TIMEOUT_S))
+                if self.certificate is not None:
+                    self._context.load_cert_chain(*self.certificate)
             except NotThisCluster as problem:
                 raise words.Unavailable(f"{address}: {problem}", hint="nothing was sent to it; is the token of this cluster?") from None
-        return http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT_S, context=self._context or ssl.create_default_context())
+        if self._context is None:
+            self._context = asking_context(self.authorities) if self.authorities else ssl.create_default_context()
+        return http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT_S, context=self._context)
 
     def _drop(self, address: str) -> None:
         connection = self._connections.pop(address, None)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -170,7 +169,8 @@ def client_of(settings_dir: Path) -> tuple[Client, dict[str, Any]]:
     except (OSError, ValueError):
         raise words.Unavailable(f"{settings_dir}: no node has been in service here", hint="start one: igor-node start") from None
     token = next((text for name in ("admin.token", "node.token") if (text := _text_of(settings_dir / name))), None) or os.environ.get("IGOR_TOKEN")
-    return Client((normal_address(address),), token, answer_timeout_s=CHECK_TIMEOUT_S), about
+    own = (str(settings_dir / "node.crt"), str(settings_dir / "node.key")) if (settings_dir / "node.crt").exists() else None
+    return Client((normal_address(address),), token, answer_timeout_s=CHECK_TIMEOUT_S, certificate=own), about
 
 
 def _text_of(path: Path) -> str:
@@ -304,7 +304,7 @@ def check(data_dir: Path | None) -> int:
         client, about = client_of(data_dir or default_data_dir())
     except words.IgorError as problem:
         return verdict(UNKNOWN, problem.message)
-    ready, reason = readiness(client.addresses[0])
+    ready, reason = readiness(client)
     if ready != OK:
         return verdict(ready, reason)
     try:
@@ -316,10 +316,13 @@ def check(data_dir: Path | None) -> int:
     return verdict(*judge(cluster, str(about.get("name"))))
 
 
-def readiness(address: str) -> tuple[int, str]:
+def readiness(client: Client) -> tuple[int, str]:
     """What /readyz says: this very node, no token, no second try."""
-    parts = urlsplit(address)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=CHECK_TIMEOUT_S)
+    address = client.addresses[0]
+    try:
+        connection = client.new_connection(address)
+    except (OSError, words.Unavailable) as problem:
+        return CRITICAL, f"the node at {address} does not answer ({problem})"
     try:
         connection.request("GET", "/readyz")
         response = connection.getresponse()

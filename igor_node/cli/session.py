@@ -52,6 +52,7 @@ class Session:
         return Client(
             target.addresses,
             target.token,
+            authorities=target.authorities,
             index=remembered_index(target),
             notice=self._notice,
             on_write=lambda index: remember_index(target, index),

@@ -41,6 +41,7 @@ class Target:
     addresses: tuple[str, ...]
     token: str | None
     place: str
+    authorities: str = ""  # CAs to believe where the token names none, PEM
 
 
 def find_target(
@@ -54,7 +55,7 @@ def find_target(
     """The nodes and the token. Raises Unavailable (exit 7) where no place names a node, Malformed (2) where one is named wrongly."""
     found = _place(nodes, data_dir, environ) if context is None else target_of(contexts.read(context, environ), environ)
     token = given_token(token_file, environ) or found.token
-    return Target(secured(found.addresses, token), token, found.place)
+    return Target(secured(found.addresses, token), token, found.place, found.authorities)
 
 
 def secured(addresses: Sequence[str], token: str | None) -> tuple[str, ...]:
@@ -129,7 +130,7 @@ def _of_data_dir(directory: Path) -> Target | None:
         return None
     others = _small_text(directory / "peers").split()
     addresses = tuple(dict.fromkeys(normal_address(text) for text in [address, *others]))
-    return Target(addresses, _small_text(directory / "admin.token") or None, str(directory))
+    return Target(addresses, _small_text(directory / "admin.token") or None, str(directory), _small_text(directory / "ca.crt"))
 
 
 def _small_text(path: Path) -> str:

@@ -246,8 +246,8 @@ def _shorten(kept: OrderedDict[str, Any]) -> None:
 
 def behalf(request: web.Request, services: Services) -> dict[str, str]:
     """What a node that forwards says of the one it forwards for."""
-    peer = proven_node(request, services)
-    return {CLIENT: client_address(request, services), HOST: asked_host(request), **({PEER: peer} if peer is not None else {})}
+    # The peer is said also where there is none: else this node's own certificate would vouch for whoever asked it.
+    return {CLIENT: client_address(request, services), HOST: asked_host(request), PEER: proven_node(request, services) or ""}
 
 
 def asked_host(request: web.Request) -> str:
@@ -268,8 +268,8 @@ def proven_node(request: web.Request, services: Services) -> str | None:
     """The node whose certificate the connection has, or the one that a node that forwards speaks for."""
     if not services.tls:
         return None
-    if request.headers.get(PEER) and _is_forwarder(request, services):
-        return request.headers[PEER]
+    if PEER in request.headers and _is_forwarder(request, services):
+        return request.headers[PEER] or None
     return certified(request, services)
 
 

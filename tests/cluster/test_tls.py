@@ -120,18 +120,20 @@ def test_consensus_talks_to_certificates_of_its_cluster_alone(cluster: Cluster, 
 
 
 def test_the_token_of_a_node_is_nothing_without_its_certificate(cluster: Cluster) -> None:
-    """Copied from its directory it opens no stream, no list, and least of all the cluster's key."""
-    stolen = (cluster.nodes[1].folder / "node.token").read_text().strip()
-    for path in ("/v1/node", "/v1/node/key", f"/v1/nodes/{json.loads((cluster.nodes[1].folder / 'node.json').read_text())['id']}/stream"):
-        status, _, problem = cluster.nodes[0].request("GET", path, token=stolen)
-        assert status == 401 and "certificate" in problem["detail"], path
+    """Copied from its directory it opens no list, and least of all the cluster's key."""
+    victims = [cluster.nodes[1], next(node for node in cluster.nodes if role_of(cluster, node) == "worker")]
+    for victim, path in [(victim, path) for victim in victims for path in ("/v1/node", "/v1/node/key", "/v1/cluster")]:
+        stolen = (victim.folder / "node.token").read_text().strip()
+        for node in cluster.nodes:  # the node itself, and one that only forwards, too: its certificate does not vouch for who asks it
+            status, _, problem = node.request("GET", path, token=stolen)
+            assert status == 401, (path, node.name, problem)
 
 
 def test_a_join_token_makes_nobody_a_node_that_is_in_service(cluster: Cluster) -> None:
     """That would be its certificate, and with a voter's the cluster's key."""
     victim = json.loads((cluster.nodes[1].folder / "node.json").read_text())
     body = {"id": victim["id"], "name": victim["name"], "address": "10.99.0.9:1", "request": ask(new_key(), victim["id"], ("10.99.0.9",))}
-    for node in cluster.nodes[:3]:
+    for node in cluster.nodes:
         status, _, problem = node.request("POST", "/v1/nodes", body, token=(cluster.nodes[0].folder / "join.token").read_text().strip())
         assert status == 403 and "is in service" in problem["detail"], problem
     seen = next(seen for seen in cluster.status()["nodes"] if seen["id"] == victim["id"])
@@ -151,6 +153,19 @@ def test_a_peer_of_another_cluster_is_told_nothing(cluster: Cluster, switch: Swi
         capture_output=True, text=True, timeout=60, env=cluster.environment,
     )  # fmt: skip
     assert asked.returncode == 7 and "another cluster than the token" in asked.stderr
+
+
+def test_what_a_machine_has_is_enough_to_check_it_and_to_leave(cluster: Cluster, tmp_path: Path) -> None:
+    """`igor-node check` and `leave` with the node's own token and certificate: a joined machine has no other."""
+    worker = next(node for node in cluster.nodes if role_of(cluster, node) == "worker")
+    checked = worker.program("check", "--data-dir", str(worker.folder))
+    assert checked.returncode == 0 and checked.stdout.startswith("IGOR OK"), checked.stdout
+    left = worker.program("leave", "--data-dir", str(worker.folder))
+    assert left.returncode == 0 and "has left cluster" in left.stderr, left.stderr
+    worker.stop()
+    shutil.rmtree(worker.folder)
+    worker.start(join=cluster.nodes[0])
+    wait_for(lambda: worker.name in [seen["name"] for seen in cluster.status()["nodes"] if seen["state"] == "up"], 20, "it to be back")
 
 
 def test_a_node_that_was_taken_out_gets_nothing_with_its_certificate(cluster: Cluster, switch: Switch) -> None:
