@@ -32,6 +32,7 @@ from igor_node.words import SECOND, Instant, Role, Unauthenticated, Unavailable,
 TOKENS = frozenset({"tokens"})
 ASKING_AT_ONCE = 5  # strangers with made-up tokens cannot make this node flood the leader
 ASK_WITHIN_S = 1.0
+NOT_NOW = (502, 503)  # of a node that cannot say
 USED_EVERY_NS = 60 * SECOND  # a token's last use is told to the minute
 CLIENT, PEER, HOST = "Igor-Client", "Igor-Peer", "Igor-Host"
 
@@ -59,6 +60,8 @@ class Identities:
         self._open: OrderedDict[str, bool] = OrderedDict()  # sessions: whether nobody has logged out of them
         self._once_good: OrderedDict[str, str] = OrderedDict()  # token -> hash: not forgotten when tokens change
         self._asking = 0
+        self._goal: int | None = None  # where the log here ended when a leader was first heard
+        self._caught_up = False
         self.uses: dict[str, Instant] = {}  # token -> when it was last used here; whoever writes it down takes it away
 
     async def watch(self) -> None:
@@ -201,7 +204,7 @@ class Identities:
     async def _ask_elsewhere(self, request: web.Request) -> Caller:
         unknown = Unauthenticated("the token is not known", hint="it may be of another cluster")
         if forward.FORWARDED in request.headers or self._asking >= ASKING_AT_ONCE:
-            raise self.failed(request, unknown)
+            raise self._unknown(request, unknown)
         self._failures.check_node()
         self._asking += 1
         try:
@@ -212,12 +215,28 @@ class Identities:
                     continue
                 if status == 200:
                     return msgspec.json.decode(body, type=Caller)
-                raise self.failed(request, unknown)
+                if status not in NOT_NOW:
+                    raise self._unknown(request, unknown)
         finally:
             self._asking -= 1
         if self._services.holds_ledger():
-            raise self.failed(request, unknown)
+            raise self._unknown(request, unknown)
         raise Unavailable("no node that knows tokens could be asked", hint="ask again in a moment, or another node")
+
+    def _unknown(self, request: web.Request, problem: Unauthenticated) -> Unauthenticated | Unavailable:
+        """A failure, unless the ledger here is still behind its own log, as after a power cut: whoever made the token was told that it is there."""
+        if self._services.holds_ledger() and not self._is_current():
+            return Unavailable("the ledger of this node is not up to date yet", hint="ask again in a moment, or another node")
+        return self.failed(request, problem)
+
+    def _is_current(self) -> bool:
+        """Whether the ledger here was, since this process began, where the log ended when it first heard a leader, or led."""
+        if not self._caught_up:
+            status = self._services.replica.status()
+            if self._goal is None and status.quorum:
+                self._goal = status.last_index
+            self._caught_up = self._goal is not None and status.applied_index >= self._goal
+        return self._caught_up
 
     def _on_behalf(self, request: web.Request) -> dict[str, str]:
         headers = {name: request.headers[name] for name in ("Authorization", "Cookie") if name in request.headers}

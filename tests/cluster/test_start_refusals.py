@@ -69,9 +69,15 @@ def test_data_directory_is_a_file(tmp_path: Path) -> None:
     assert code in (1, 3) and clear(said, str(tmp_path / "d")), said
 
 
-def test_anything_but_loopback_is_refused(tmp_path: Path) -> None:
-    """Until TLS is there a node listens on loopback only, and says so."""
+def test_every_address_is_no_address_of_a_node(tmp_path: Path) -> None:
+    """Others would not know where it is; one line says what is missing."""
     code, said = start("start", "--data-dir", str(tmp_path / "d"), "--listen", "0.0.0.0:0")
+    assert code == 2 and clear(said, "--advertise"), said
+    assert not (tmp_path / "d" / "node.json").exists()
+
+
+def test_without_tokens_a_node_stays_on_loopback(tmp_path: Path) -> None:
+    code, said = start("start", "--data-dir", str(tmp_path / "d"), "--listen", "192.0.2.1:7946", "--auth", "off")
     assert code == 2 and clear(said, "loopback"), said
     assert not (tmp_path / "d" / "node.json").exists()
 

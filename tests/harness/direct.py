@@ -41,6 +41,7 @@ class DirectStatus:
     halted: str | None
     quorum: bool
     leaderless_s: float
+    last_index: int = 0
     peers: Mapping[str, DirectPeer] = field(default_factory=dict)
 
 
@@ -51,6 +52,7 @@ class DirectReplica:
         self.cluster = cluster
         self.node = node
         self.quorum = True
+        self.behind = 0  # entries of the log that are not applied here
         self.halted: str | None = None
         self.lose_next = False  # the next proposal: not in the log, the caller is told it may be
         self.hide_next = False  # the next proposal: in the log, the caller is told it may be
@@ -95,6 +97,7 @@ class DirectReplica:
             halted=self.halted,
             quorum=self.quorum and self.cluster.leader is not None,
             leaderless_s=0.0 if self.quorum and self.cluster.leader is not None else 60.0,
+            last_index=self.cluster.index + self.behind,
             peers={node: DirectPeer(self.quorum) for node in others},
         )
 
