@@ -112,8 +112,14 @@ def plan(session: Session, folder: Path) -> int:
         output.write_lines(change["job"] for change in changes)
     else:
         session.thing(found, [line for change in changes for line in change_lines(session, change)])
+    warn(session, found)
     session.say(f"project {loaded.project}: " + (counted(len(changes), "change") if changes else "no changes"))
     return PLAN_FOUND_CHANGES if changes else 0
+
+
+def warn(session: Session, answer: dict[str, Any]) -> None:
+    for warning in answer.get("warnings") or []:
+        session.warn(str(warning))
 
 
 MARKS = {"create": "+", "change": "~", "remove": "-"}
@@ -151,6 +157,7 @@ def push(session: Session, folder: Path, prune: bool, if_version: int | None, so
     condition = {"If-Match": f'"{version}"'} if version else {"If-None-Match": "*"}
     pushed = session.client.write("PUT", path, body, headers=condition).value or {}
     session.thing(pushed, _pushed_lines(pushed, loaded.project), name="version")
+    warn(session, pushed)
     session.say(f"project {loaded.project} is at version {pushed.get('version')}: {_pushed_summary(pushed)}")
 
 

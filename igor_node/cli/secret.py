@@ -13,7 +13,7 @@ from igor_node.cli.command import Group
 from igor_node.cli.output import Column
 from igor_node.cli.session import Session
 
-VALUE_LIMIT_BYTES = 64 * 1024
+VALUE_LIMIT_BYTES = 32 * 1024  # the node's own limit
 
 COLUMNS = (
     Column("SECRET", "name"),
@@ -63,11 +63,12 @@ def list_secrets(session: Session, project: str | None) -> None:
 @project_option
 @click.pass_obj
 def show(session: Session, name: str, project: str | None) -> None:
-    """Show when a secret was set, by whom, and which jobs use it. Its value is shown to nobody."""
+    """Show when a secret was set, by whom, which jobs name it, and which runs used it last. Its value is shown to nobody."""
     found = session.client.get(place(project, name))
     lines = [f"{'secret:':<9}{found['name']} ({'project ' + found['project'] if found['project'] else 'the whole cluster'})"]
     lines.append(f"{'used by:':<9}{', '.join(found['jobs']) or 'no job'}")
     lines += [f"version {row['version']}: set {session.time(row['set_at'])} by {row['set_by']}" for row in found["versions"]]
+    lines += [use_line(session, use) for use in found["uses"]]
     session.thing(found, lines)
 
 
@@ -80,6 +81,11 @@ def remove(session: Session, name: str, project: str | None) -> None:
     session.confirm(f"remove secret {name}?")
     session.client.write("DELETE", place(project, name))
     session.say(f"secret {name} is removed")
+
+
+def use_line(session: Session, use: dict[str, Any]) -> str:
+    version = f"version {use['version']}" if use["version"] is not None else "a version that is no longer known"
+    return f"used by run {use['run']} of {use['job']}, {use['stage']}.{use['attempt']} on {use['node']}, {session.time(use['started_at'])}: {version}"
 
 
 def place(project: str | None, name: str | None = None) -> str:

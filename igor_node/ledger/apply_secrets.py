@@ -1,6 +1,7 @@
 """How the ledger changes when a secret is set, removed, or sealed anew. What it keeps is sealed by whoever proposes; nothing here can open it.
 
-A secret belongs to a project, or to the whole cluster (project ""). Each setting is a version; of earlier ones only that they were is kept.
+A secret belongs to a project, or to the whole cluster (project ""). Each setting is a version; of earlier ones only that they were is kept,
+of the last hundred.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from igor_node.ledger.transaction import Transaction
 
 SEALED_LIMIT_BYTES = 64 * 1024
 SECRETS_LIMIT = 10_000  # that are set
+VERSIONS_KEPT = 100  # of each, with the one that is set: who replaced it when
 
 
 def set_secret(tx: Transaction, command: SetSecret) -> Result:
@@ -23,6 +25,7 @@ def set_secret(tx: Transaction, command: SetSecret) -> Result:
         return Refused("TooMany", f"there are {SECRETS_LIMIT} secrets already", "igor secret rm removes those that nobody needs")
     tx.execute(schema.END_SECRET, (tx.time, command.project, command.name))
     tx.execute(schema.INSERT_SECRET, (command.project, command.name, command.version, command.sealed, tx.time, tx.actor))
+    tx.execute(schema.FORGET_VERSIONS, (command.project, command.name, command.version - VERSIONS_KEPT))
     _tell(tx, command.project, command.name, "set", command.version)
     return Done({"name": command.name, "version": command.version})
 

@@ -94,13 +94,15 @@ CREATE TABLE secrets(
   project TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, sealed BLOB, set_at INTEGER NOT NULL, set_by TEXT NOT NULL, ended_at INTEGER,
   PRIMARY KEY (project, name, version)
 ) STRICT, WITHOUT ROWID"""
-"""`project` "": of the whole cluster. Of a version that was replaced or removed (`ended_at`) the sealed value is gone."""
+"""`project` "": of the whole cluster. Of a version that was replaced or removed (`ended_at`) the sealed value is gone. The newest version's row stays
+also where it was removed: no number is used twice, for the seal names it."""
 SECRETS_SET = "CREATE INDEX secrets_set ON secrets(project, name) WHERE ended_at IS NULL"
 NEWEST_SECRET = "SELECT coalesce(max(version), 0) FROM secrets WHERE project = ? AND name = ?"
 COUNT_SECRETS = "SELECT count(*) FROM secrets INDEXED BY secrets_set WHERE ended_at IS NULL"
 SELECT_SECRET = "SELECT version FROM secrets WHERE project = ? AND name = ? AND ended_at IS NULL"
 INSERT_SECRET = "INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?, NULL)"
 END_SECRET = "UPDATE secrets SET ended_at = ?, sealed = NULL WHERE project = ? AND name = ? AND ended_at IS NULL"
+FORGET_VERSIONS = "DELETE FROM secrets WHERE project = ? AND name = ? AND version <= ?"
 RESEAL_SECRET = "UPDATE secrets SET sealed = ? WHERE project = ? AND name = ? AND version = ? AND ended_at IS NULL"
 
 TOKENS = """

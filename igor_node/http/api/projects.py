@@ -18,12 +18,13 @@ from igor_node.http.dispatch import Call, part_id
 from igor_node.http.limits import PUSH_BODY_LIMIT_BYTES, PUSH_WITHIN_S
 from igor_node.http.permissions import Reach
 from igor_node.http.routes import Reply, Route, Struct, Where
-from igor_node.ledger import commands, query_jobs
+from igor_node.ledger import commands, query_jobs, query_secrets
 from igor_node.ledger.apply_staged import PART_BYTES, STAGED_LIMIT_BYTES
 from igor_node.words import NAME, Invalid, Malformed, NeedsVersion, NotFound, Role, TooLarge
 
 NOT_COMPARED = frozenset({"source_file", "source_line"})  # where a definition stands says nothing about the job
 NEXT_FIRES = 3
+UNSET_SHOWN = 100  # of a push's secrets that are not set; the rest is a number
 
 
 class PushBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,9 +93,10 @@ async def push(call: Call) -> Any:
         source=body.source,
     )
     data = commands.encode_push(command)
+    unset = await unset_secrets(call, project, jobs)
     done = await call.propose(command) if len(data) <= PART_BYTES else await propose_in_parts(call, project, data)
     handed_out = handed_out_json(done["handed_out"])
-    answer = {"project": project, **done, "handed_out": handed_out, "warnings": warnings(handed_out)}
+    answer = {"project": project, **done, "handed_out": handed_out, "warnings": [*warnings(handed_out), *unset]}
     return Reply(answer, headers={"ETag": f'"{done["version"]}"'})
 
 
@@ -137,6 +139,23 @@ async def checked(call: Call, project: str, body: PushBody) -> list[Job]:
     return await asyncio.to_thread(check_objects, project, body.definitions, call.now())
 
 
+async def unset_secrets(call: Call, project: str, jobs: list[Job]) -> list[str]:
+    """A warning for each secret that a job names and nobody has set, as a fault reads. No refusal: a project may come before its secrets."""
+    named = {(job.id, name): job for job in jobs for stage in job.stages for name in stage.secrets.values()}
+    if not named:
+        return []
+    known = await call.read(lambda connection: query_secrets.names_set(connection, project))
+    found = [unset_text(job, name) for (_, name), job in named.items() if name not in known]
+    more = [f"{len(found) - UNSET_SHOWN} more secrets are not set"] if len(found) > UNSET_SHOWN else []
+    return found[:UNSET_SHOWN] + more
+
+
+def unset_text(job: Job, name: str) -> str:
+    place = f"{job.source_file}:{job.source_line}: " if job.source_line else ""
+    what = f"secrets: {name} is not set, neither in project {job.project} nor for the whole cluster"
+    return f"{place}job {job.id}: {what}; attempts fail until it is: igor secret set {name} --project {job.project}"
+
+
 # --- plan
 
 
@@ -146,7 +165,8 @@ async def plan(call: Call) -> Any:
     row = await call.read(lambda connection: query_jobs.project(connection, project))
     before = row.jobs if row is not None else []
     changes = await asyncio.to_thread(compare, before, after, call.now())
-    return {"project": project, "version": row.version if row is not None else 0, "changes": changes}
+    unset = await unset_secrets(call, project, after)
+    return {"project": project, "version": row.version if row is not None else 0, "changes": changes, "warnings": unset}
 
 
 def compare(before: list[Job], after: list[Job], now: int) -> list[dict[str, Any]]:

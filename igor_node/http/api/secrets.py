@@ -9,10 +9,10 @@ import sqlite3
 from typing import Any
 
 from igor_node.http.api.jobs import text
-from igor_node.http.dispatch import Call
+from igor_node.http.dispatch import Call, part_id
 from igor_node.http.permissions import Reach
 from igor_node.http.routes import Reply, Route, Struct, Where
-from igor_node.ledger import commands, query_jobs, query_secrets
+from igor_node.ledger import commands, query_secrets
 from igor_node.trust.sealing import Sealed, seal, unseal
 from igor_node.words import NAME, Conflict, Denied, Invalid, NotFound, Role, Unavailable
 
@@ -35,12 +35,13 @@ async def show_secret(call: Call) -> Any:
     project, name = project_of(call), secret_name(call)
 
     def ask(connection: sqlite3.Connection) -> Any:
-        return query_secrets.versions(connection, project, name), users(connection, project, name)
+        found = query_secrets.versions(connection, project, name)
+        return found, query_secrets.users(connection, project, name), query_secrets.uses(connection, project, name)
 
-    versions, jobs = await call.read(ask)
+    versions, jobs, uses = await call.read(ask)
     if not versions or versions[0].ended_at is not None:
         raise unknown(project, name)
-    return {**secret_json(versions[0]), "versions": [secret_json(row) for row in versions], "jobs": jobs}
+    return {**secret_json(versions[0]), "versions": [secret_json(row) for row in versions], "jobs": jobs, "uses": [use_json(use) for use in uses]}
 
 
 async def set_secret(call: Call) -> Any:
@@ -49,14 +50,16 @@ async def set_secret(call: Call) -> Any:
     ring = call.services.keys.ring
     if ring is None:
         raise Unavailable("this node does not hold the cluster's key", hint="ask again in a moment")
-    for left in reversed(range(TRIES)):
+    for number in range(TRIES):
         newest = await call.read(lambda connection: query_secrets.newest_version(connection, project, name))
         sealed = seal(ring, purpose(project, name, newest + 1), value)
         try:
-            done = await call.propose(commands.SetSecret(project=project, name=name, version=newest + 1, sealed=sealed))
+            # An id of its own for each: the same one again would only get the first refusal again.
+            command_id = part_id(call.command_id, number) if number else call.command_id
+            done = await call.propose(commands.SetSecret(project=project, name=name, version=newest + 1, sealed=sealed), command_id=command_id)
             return Reply({"project": project or None, **done}, status=200 if newest else 201)
         except Conflict:
-            if not left:
+            if number == TRIES - 1:
                 raise
     raise AssertionError("unreachable")
 
@@ -121,10 +124,16 @@ def check_value(value: bytes) -> None:
         raise Invalid(f"the value has {len(value)} bytes; expected {VALUE_LEAST_BYTES} to {VALUE_LIMIT_BYTES}")
 
 
-def users(connection: sqlite3.Connection, project: str, name: str) -> list[str]:
-    """Jobs whose present version names it."""
-    own = [job for job in query_jobs.jobs(connection) if project in ("", job.project)]
-    return [f"{job.project}/{job.name}" for job in own if any(name in stage.secrets.values() for stage in job.spec.stages)]
+def use_json(use: query_secrets.Use) -> dict[str, Any]:
+    return {
+        "run": use.run,
+        "job": use.job,
+        "stage": use.stage,
+        "attempt": use.attempt,
+        "node": use.node,
+        "started_at": text(use.started_at),
+        "version": use.version,
+    }
 
 
 def secret_json(row: query_secrets.SecretRow) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from igor_node import stream
-from igor_node.words import SECOND, wall_now
+from igor_node.words import SECOND, Unavailable, wall_now
 from tests.unit.agent.conftest import Nest
 from tests.unit.agent.small_leader import SmallLeader, assignment, until
 from tests.unit.wrapper.room import alive
@@ -403,3 +404,60 @@ def ended_or_ending() -> set[str]:
     """The link's tasks that are told to end, and those that have."""
     tasks = {task.get_coro().__name__: task for task in asyncio.all_tasks() if hasattr(task.get_coro(), "__name__")}  # type: ignore[union-attr]
     return {name for name in ("_read", "_beat", "_report") if name not in tasks or tasks[name].cancelling()}
+
+
+class Vault:
+    """Who gives attempts their secrets; `closed`: nobody just now."""
+
+    def __init__(self, given: dict[str, Any], *, closed: bool = False) -> None:
+        self.given, self.closed = given, closed
+        self.asked: list[str] = []
+
+    async def give(self, attempt: str) -> dict[str, Any]:
+        self.asked.append(attempt)
+        if self.closed:
+            raise Unavailable("no leader is known")
+        return self.given
+
+
+def files_with(folder: Path, needle: bytes) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+async def test_secrets_are_in_the_environment_of_the_command_alone(nest: Nest, leader: SmallLeader) -> None:
+    """The same for each try of one wrapper; in no file of the node, and masked in the output."""
+    vault = Vault({"values": {"DB": "pl4nted-value"}})
+    agent = await nest.start(secrets=vault.give)
+    command = 'printf %s "$DB" | wc -c > ../seen-$IGOR_TRY; echo "it is $DB"; test "$IGOR_TRY" = 2'
+    work = assignment(command, secrets={"DB": "db"}, retries={"max": 1, "backoff": {"initial_ns": 0}})
+    await leader.assign(work)
+    assert (await leader.end_of(work.attempt)).state == "succeeded"
+    await until(lambda: nest.done(work.attempt), "the folder in done/")
+    assert [(nest.done(work.attempt)[0] / f"seen-{n}").read_text() for n in (1, 2)] == ["13\n", "13\n"]
+    assert [line.text for n in (1, 2) for line in (await agent.logs.read(work.attempt, n, 0, 1000)).lines] == ["it is ***"] * 2
+    assert vault.asked == [work.attempt] and files_with(nest.folder, b"pl4nted") == []
+
+
+async def test_nothing_begins_without_its_secrets(nest: Nest, leader: SmallLeader) -> None:
+    """While nobody gives them it is asked again, also after the agent's next start; what needs none does not wait."""
+    closed = Vault({}, closed=True)
+    await nest.start(secrets=closed.give)
+    work, other = assignment('echo "$DB" | wc -c > ../seen', secrets={"DB": "db"}), assignment("true")
+    await leader.assign(work, other)
+    assert (await leader.end_of(other.attempt)).state == "succeeded"
+    await until(lambda: len(closed.asked) >= 3, "the third question")
+    assert leader.kinds(work.attempt) == [] and not (nest.path(work.attempt) / "seen").exists()
+    await nest.stop()
+    opened = Vault({"values": {"DB": "given at last"}})
+    await nest.start(secrets=opened.give)
+    assert (await leader.end_of(work.attempt)).state == "succeeded"
+    await until(lambda: nest.done(work.attempt), "the folder in done/")
+    assert (nest.done(work.attempt)[0] / "seen").read_text() == "14\n" and set(opened.asked) == {work.attempt}
+
+
+async def test_a_secret_that_is_missing_fails_the_attempt(nest: Nest, leader: SmallLeader) -> None:
+    await nest.start(secrets=Vault({"refuse": "secret db is not set"}).give)
+    work = assignment("echo x > ../seen", secrets={"DB": "db"}, retries={"max": 3, "backoff": {"initial_ns": 0}})
+    await leader.assign(work)
+    end = await leader.end_of(work.attempt)
+    assert (end.state, end.reason, leader.kinds(work.attempt)) == ("failed", "secret db is not set", ["ended"])

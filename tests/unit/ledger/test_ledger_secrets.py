@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from igor_node.ledger import query_secrets
-from igor_node.ledger.apply_secrets import SEALED_LIMIT_BYTES
+from igor_node.ledger.apply_secrets import SEALED_LIMIT_BYTES, VERSIONS_KEPT
 from igor_node.ledger.commands import Done, Refused, RemoveSecret, ResealedSecret, ResealSecrets, SetSecret
 from tests.unit.ledger.book import Book
 
@@ -24,6 +24,16 @@ def test_each_setting_is_the_next_version_and_the_former_value_goes(book: Book) 
     assert [(row.version, row.ended_at is None) for row in versions] == [(2, True), (1, False)]
     kept = book.read(lambda connection: connection.execute("SELECT sealed FROM secrets WHERE version = 1").fetchone())
     assert kept == (None,)
+
+
+def test_of_many_versions_the_last_are_kept(book: Book) -> None:
+    """And no number comes twice, also after a removal."""
+    for version in range(1, VERSIONS_KEPT + 6):
+        assert isinstance(put(book, version), Done)
+    kept = [row.version for row in book.read(lambda connection: query_secrets.versions(connection, "", "db"))]
+    assert kept == list(range(VERSIONS_KEPT + 5, 5, -1))
+    book.apply(RemoveSecret(name="db"))
+    assert put(book, 1).error == "Conflict" and isinstance(put(book, VERSIONS_KEPT + 6), Done)
 
 
 @pytest.mark.parametrize("version", [0, 1, 3, 10])

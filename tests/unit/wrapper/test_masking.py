@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -29,6 +31,36 @@ def test_every_form_in_pieces_of_any_size(form: str, size: int) -> None:
     data = f"before {form} after s3cr3\n".encode()
     shown = masked([SECRET], [data[at : at + size] for at in range(0, len(data), size)])
     assert form.encode() not in shown and shown.startswith(b"before ***") and shown.endswith(b"after s3cr3\n")
+
+
+@pytest.mark.parametrize("length", [4, 5, 6, 30, 31, 32, 33])
+@pytest.mark.parametrize("before", ["", "u", "us", "user:"])
+@pytest.mark.parametrize("behind", ["", "\n", "@host"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_base64_of_more_than_the_secret(length: int, before: str, behind: str, encode: Callable[[bytes], bytes]) -> None:
+    """As in a header `Authorization: Basic`, and of `echo "$SECRET" | base64`: what is left decodes to no two bytes of it."""
+    value = "\xffs3cr3t?of>the~warehouse+of-shop"[: length - 1]
+    raw = value.encode()
+    shown = masked([value], [encode(before.encode() + raw + behind.encode())])
+    assert MASK in shown
+    pieces = [piece.strip(b"=") for piece in shown.split(MASK)]
+    assert all(len(piece) * 6 < (len(outside) + 2) * 8 for piece, outside in zip(pieces, (before, behind), strict=True)), shown
+
+
+@pytest.mark.parametrize("width", [64, 76])
+def test_base64_in_lines(width: int) -> None:
+    value = "".join(chr(33 + number % 90) for number in range(200))
+    encoded = base64.b64encode(value.encode())
+    lines = [encoded[at : at + width] for at in range(0, len(encoded), width)]
+    shown = masked([value], [b"\n".join(lines)])
+    assert all(line not in shown for line in lines) and shown.count(MASK) == len(lines)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_as_json_writes_it(plain: bool) -> None:
+    value = 'a "quoted"\tpass\\word of \u00fc'
+    shown = masked([value], [json.dumps({"password": value}, ensure_ascii=plain).encode()])
+    assert shown == b'{"password": "***"}'
 
 
 def test_a_value_of_several_lines_is_masked_line_by_line() -> None:
