@@ -117,9 +117,10 @@ class Identities:
         if not _fits(kept, given):
             if not auth.same(self._once_good.get(given.id, auth.NOBODY), given.hash):
                 self._failures.check(client_address(request, self._services))
+            current = self._is_current()
             kept = await self._look_up(given.id)
             if not _fits(kept, given):
-                return await self._ask_elsewhere(request)
+                return await self._ask_elsewhere(request, current=current)
         assert kept is not None
         self._once_good[given.id] = given.hash
         _shorten(self._once_good)
@@ -152,15 +153,16 @@ class Identities:
     # --- sessions
 
     async def _of_session(self, request: web.Request, cookie: str) -> Known:
+        current = self._is_current()
         if not self._services.holds_ledger():
-            return Known(await self._ask_elsewhere(request))
+            return Known(await self._ask_elsewhere(request, current=current))
         try:
             session = sessions.read_session(self._services.key, cookie, self._services.clock.now())
         except NotOurs as problem:
             raise self.failed(request, problem) from None
         kept = self._kept.get(session.token) or await self._look_up(session.token)
         if kept is None:
-            return Known(await self._ask_elsewhere(request))
+            return Known(await self._ask_elsewhere(request, current=current))
         if not await self._is_open(session):
             raise Unauthenticated("the session was logged out of", hint=sessions.AGAIN)
         return Known(self._current(kept), session)
@@ -201,10 +203,11 @@ class Identities:
 
     # --- other nodes
 
-    async def _ask_elsewhere(self, request: web.Request) -> Caller:
+    async def _ask_elsewhere(self, request: web.Request, *, current: bool) -> Caller:
+        """`current`: whether the ledger here was, before it was looked into."""
         unknown = Unauthenticated("the token is not known", hint="it may be of another cluster")
         if forward.FORWARDED in request.headers or self._asking >= ASKING_AT_ONCE:
-            raise self._unknown(request, unknown)
+            raise self._unknown(request, unknown, current=current)
         self._failures.check_node()
         self._asking += 1
         try:
@@ -216,16 +219,16 @@ class Identities:
                 if status == 200:
                     return msgspec.json.decode(body, type=Caller)
                 if status not in NOT_NOW:
-                    raise self._unknown(request, unknown)
+                    raise self._unknown(request, unknown, current=current)
         finally:
             self._asking -= 1
         if self._services.holds_ledger():
-            raise self._unknown(request, unknown)
+            raise self._unknown(request, unknown, current=current)
         raise Unavailable("no node that knows tokens could be asked", hint="ask again in a moment, or another node")
 
-    def _unknown(self, request: web.Request, problem: Unauthenticated) -> Unauthenticated | Unavailable:
-        """A failure, unless the ledger here is still behind its own log, as after a power cut: whoever made the token was told that it is there."""
-        if self._services.holds_ledger() and not self._is_current():
+    def _unknown(self, request: web.Request, problem: Unauthenticated, *, current: bool) -> Unauthenticated | Unavailable:
+        """A failure, unless the ledger here was still behind its own log, as after a power cut: whoever made the token was told that it is there."""
+        if self._services.holds_ledger() and not current:
             return Unavailable("the ledger of this node is not up to date yet", hint="ask again in a moment, or another node")
         return self.failed(request, problem)
 

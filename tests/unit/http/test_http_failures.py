@@ -192,3 +192,19 @@ async def test_a_ledger_that_is_behind_its_own_log_calls_no_token_wrong(world: W
     world.cluster.do(commands.CreateToken(token="t", hash="h", role="viewer"))
     assert await asked() == 401
     assert (await world.ask("GET", "/v1/jobs", role=Role.VIEWER)).status == 200
+
+
+async def test_what_was_looked_up_too_early_is_no_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger catches up between the look and the verdict."""
+    world.leader.replica.behind = 1
+    look = identity.find_token
+
+    def slow(connection: Any, token: str) -> Any:
+        found = look(connection, token)
+        world.cluster.index += world.leader.replica.behind
+        world.leader.replica.behind = 0
+        return found
+
+    monkeypatch.setattr(identity, "find_token", slow)
+    assert (await world.ask("GET", "/v1/jobs", role=None, Authorization=f"Bearer {WRONG}")).status == 503
+    assert (await world.ask("GET", "/v1/jobs", role=None, Authorization=f"Bearer {WRONG}")).status == 401
