@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from igor_node.http import auth, forward, sessions
@@ -34,6 +35,8 @@ ASKING_AT_ONCE = 5  # strangers with made-up tokens cannot make this node flood 
 ASK_WITHIN_S = 1.0
 NOT_NOW = (502, 503)  # of a node that cannot say
 USED_EVERY_NS = 60 * SECOND  # a token's last use is told to the minute
+log = structlog.get_logger("http")
+
 CLIENT, PEER, HOST = "Igor-Client", "Igor-Peer", "Igor-Host"
 
 
@@ -101,6 +104,7 @@ class Identities:
         address = client_address(request, self._services)
         self._failures.check(address)
         self._failures.count(address)
+        log.info("a log-in failed", address=address, path=request.path[:200], reason=problem.message, token=_id_given(request))
         return problem
 
     # --- tokens
@@ -251,6 +255,12 @@ class Identities:
         if not self._services.holds_ledger():
             addresses += [peer for peer in self._services.peers() if peer != leader]
         return [address for address in addresses if address != self._services.me.address]
+
+
+def _id_given(request: web.Request) -> str:
+    """The id in the token, which is no secret; empty where there is none."""
+    found = auth.TOKEN.fullmatch(request.headers.get("Authorization", "").partition(" ")[2].strip())
+    return found[2] if found is not None else ""
 
 
 def _fits(kept: Kept | None, given: auth.GivenToken) -> bool:
