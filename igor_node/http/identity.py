@@ -210,6 +210,8 @@ class Identities:
     async def _ask_elsewhere(self, request: web.Request, *, current: bool) -> Caller:
         """`current`: whether the ledger here was, before it was looked into."""
         unknown = Unauthenticated("the token is not known", hint="it may be of another cluster")
+        if forward.FORWARDED in request.headers and not self._services.holds_ledger():
+            raise Unavailable("this node knows no tokens", hint="ask another node")  # nor whether this is a failure
         if forward.FORWARDED in request.headers or self._asking >= ASKING_AT_ONCE:
             raise self._unknown(request, unknown, current=current)
         self._failures.check_node()

@@ -208,3 +208,11 @@ async def test_what_was_looked_up_too_early_is_no_failure(world: World, monkeypa
     monkeypatch.setattr(identity, "find_token", slow)
     assert (await world.ask("GET", "/v1/jobs", role=None, Authorization=f"Bearer {WRONG}")).status == 503
     assert (await world.ask("GET", "/v1/jobs", role=None, Authorization=f"Bearer {WRONG}")).status == 401
+
+
+async def test_a_node_without_a_ledger_calls_no_forwarded_token_wrong(three: World) -> None:
+    """After a power cut the nodes ask each other for theirs: that is nobody's failure."""
+    three.follower.holds_ledger = False
+    for _ in range(BURST + 5):
+        asked = await three.ask("GET", "/v1/jobs", node=three.follower, role=None, **from_address("10.0.0.1", WRONG))
+        assert asked.status == 503
