@@ -214,5 +214,5 @@ async def test_a_node_without_a_ledger_calls_no_forwarded_token_wrong(three: Wor
     """After a power cut the nodes ask each other for theirs: that is nobody's failure."""
     three.follower.holds_ledger = False
     for _ in range(BURST + 5):
-        asked = await three.ask("GET", "/v1/jobs", node=three.follower, role=None, **from_address("10.0.0.1", WRONG))
+        asked = await three.ask("GET", "/v1/whoami", node=three.follower, role=None, **from_address("10.0.0.1", WRONG))
         assert asked.status == 503
