@@ -33,6 +33,7 @@ from igor_node.words import SECOND, Instant, Role, Unauthenticated, Unavailable,
 TOKENS = frozenset({"tokens"})
 ASKING_AT_ONCE = 5  # strangers with made-up tokens cannot make this node flood the leader
 ASK_WITHIN_S = 1.0
+WHO = "/v1/whoami"  # what nodes ask each other; it is not asked on
 NOT_NOW = (502, 503)  # of a node that cannot say
 USED_EVERY_NS = 60 * SECOND  # a token's last use is told to the minute
 log = structlog.get_logger("http")
@@ -210,16 +211,17 @@ class Identities:
     async def _ask_elsewhere(self, request: web.Request, *, current: bool) -> Caller:
         """`current`: whether the ledger here was, before it was looked into."""
         unknown = Unauthenticated("the token is not known", hint="it may be of another cluster")
-        if forward.FORWARDED in request.headers and not self._services.holds_ledger():
+        is_such_a_question = forward.FORWARDED in request.headers and request.path == WHO
+        if is_such_a_question and not self._services.holds_ledger():
             raise Unavailable("this node knows no tokens", hint="ask another node")  # nor whether this is a failure
-        if forward.FORWARDED in request.headers or self._asking >= ASKING_AT_ONCE:
+        if is_such_a_question or self._asking >= ASKING_AT_ONCE:
             raise self._unknown(request, unknown, current=current)
         self._failures.check_node()
         self._asking += 1
         try:
             for address in self._whom_to_ask():
                 try:
-                    status, body = await self._forwarder.get_json(address, "/v1/whoami", self._on_behalf(request), ASK_WITHIN_S)
+                    status, body = await self._forwarder.get_json(address, WHO, self._on_behalf(request), ASK_WITHIN_S)
                 except forward.NotReached:
                     continue
                 if status == 200:

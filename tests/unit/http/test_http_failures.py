@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from igor_node.http.failures import BURST, REFILL_S, Failures, host_part
 from igor_node.http.identity import CLIENT
 from igor_node.ledger import commands
 from igor_node.words import SECOND, Role, TooMany
-from tests.unit.http.world import TOKENS, World
+from tests.unit.http.world import TOKENS, World, node_token
 
 
 class Watch:
@@ -216,3 +217,13 @@ async def test_a_node_without_a_ledger_calls_no_forwarded_token_wrong(three: Wor
     for _ in range(BURST + 5):
         asked = await three.ask("GET", "/v1/whoami", node=three.follower, role=None, **from_address("10.0.0.1", WRONG))
         assert asked.status == 503
+
+
+async def test_a_worker_gives_its_output_to_any_node(tmp_path: Path) -> None:
+    """It knows no tokens itself, so it asks for that of the node which asks on a reader's behalf."""
+    async with World(tmp_path, "n1", "n2", "w", workers=["w"]) as world:
+        world.nodes["w"].output.lines["a", 1] = ["line"]
+        headers = {"Authorization": f"Bearer {node_token('n2')}", "Igor-Forwarded": "1"}
+        answer = await world.ask("GET", "/v1/nodes/logs?attempt=a&try=1", node=world.nodes["w"], role=None, **headers)
+        assert answer.status == 200, answer
+        assert [line["text"] for line in answer.value["lines"]] == ["line"]
