@@ -24,8 +24,8 @@ from igor_node.settings import split_address
 from igor_node.trust import certificates
 from igor_node.trust.contexts import AUTHORITIES, CERTIFICATE, KEY
 from igor_node.trust.keys import KeyRing
-from igor_node.trust.sealing import Sealed, seal, unseal
-from igor_node.words import Invalid, Unavailable
+from igor_node.trust.sealing import Sealed, purpose_of_ca, seal, unseal
+from igor_node.words import Conflict, Invalid, Unavailable
 
 SEALED = "ca.sealed"
 NEW_KEY = f"{KEY}.new"
@@ -49,7 +49,7 @@ def found(data: DataDir, ring: KeyRing, *, node: str, cluster: str, named: Seque
     authority = certificates.found_authority(cluster, now_s, generation)
     key = certificates.new_key()
     own = certificates.certify(authority, certificates.ask(key, node, named), node=node, cluster=cluster, now_s=now_s)
-    data.write(SEALED, f"{generation} {seal(ring, purpose(generation), authority.key.encode()).hex()}\n", secret=True)
+    data.write(SEALED, f"{generation} {seal(ring, purpose_of_ca(generation), authority.key.encode()).hex()}\n", secret=True)
     data.write(KEY, key, secret=True)
     data.write(AUTHORITIES, authority.certificates)
     data.write(CERTIFICATE, certificates.chain(own, [authority.certificates]))
@@ -107,6 +107,26 @@ def facts(data: DataDir) -> certificates.Facts:
         raise DataDirProblem(f"{data.path / CERTIFICATE}: {problem}", hint="join anew with igor-node join --reset") from None
 
 
+def trust_mark(data: DataDir) -> bytes:
+    """What this node tells the leader of its certificate's CA and of those that it trusts."""
+    return certificates.trust_mark(facts(data).issuer, certificates.split_pem(_text(data, AUTHORITIES)))
+
+
+def next_authority(connection: sqlite3.Connection, ring: KeyRing, cluster: str, now_s: int) -> SetAuthority:
+    """A CA that follows the newest one, and is certified by it. Raises Conflict or Unavailable."""
+    rows = query_authorities.authorities(connection)
+    if len([row for row in rows if row.dropped_at is None]) > 1:
+        raise Conflict("the CA is being replaced already", hint="igor-node rotate ca waits for that; igor status says for whom")
+    newest = rows[0]
+    try:
+        before = certificates.Authority(newest.certificates, unseal(ring, purpose_of_ca(newest.generation), newest.sealed_key).decode())
+    except Sealed as problem:
+        raise Unavailable(str(problem), hint="ask again in a moment") from None
+    generation = newest.generation + 1
+    made = certificates.follow(before, cluster, now_s, generation)
+    return SetAuthority(generation=generation, certificates=made.certificates, sealed_key=seal(ring, purpose_of_ca(generation), made.key.encode()))
+
+
 def fingerprint(data: DataDir) -> str:
     """Of the CA that the tokens made here name: the newest."""
     return certificates.fingerprint(_text(data, AUTHORITIES))
@@ -131,7 +151,7 @@ def sign(connection: sqlite3.Connection, ring: KeyRing, request: str, *, node: s
         raise Unavailable("the ledger here does not know the cluster's CA yet", hint="ask again in a moment")
     newest = rows[0]
     try:
-        authority = certificates.Authority(newest.certificates, unseal(ring, purpose(newest.generation), newest.sealed_key).decode())
+        authority = certificates.Authority(newest.certificates, unseal(ring, purpose_of_ca(newest.generation), newest.sealed_key).decode())
         own = certificates.certify(authority, request, node=node, cluster=cluster, now_s=now_s)
     except Sealed as problem:
         raise Unavailable(str(problem), hint="ask again in a moment") from None
@@ -139,10 +159,6 @@ def sign(connection: sqlite3.Connection, ring: KeyRing, request: str, *, node: s
         raise Invalid(str(problem), hint="make a new signing request") from None
     trusted = "".join(certificates.split_pem(row.certificates)[0] for row in rows if row.dropped_at is None)
     return Signed(certificate=certificates.chain(own, [row.certificates for row in rows]), authorities=trusted)
-
-
-def purpose(generation: int) -> str:
-    return f"ca {generation}"
 
 
 def is_whole(data: DataDir) -> bool:

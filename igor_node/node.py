@@ -21,7 +21,7 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,9 @@ from igor_node.http.origins import host_of
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
 from igor_node.leader.renewal import is_renewal_token
-from igor_node.ledger import distrust, query_authorities, query_cluster, query_digests, query_secrets
+from igor_node.ledger import distrust, query_authorities, query_cluster, query_digests, query_keys, query_secrets
 from igor_node.ledger.changes import Changes
-from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, NodeChanged, Refused, RegisterNode
+from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, KeyMade, KeyUsed, NodeChanged, Refused, RegisterNode, SetAuthority
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.pages import DamagedLedger
 from igor_node.ledger.reads import Reads
@@ -53,7 +53,7 @@ from igor_node.recovery import NOTE, Note
 from igor_node.settings import Join, NodeSettings, default_name, split_address
 from igor_node.stream import Differs
 from igor_node.trust.contexts import AUTHORITIES, Trust
-from igor_node.trust.keys import Keys, new_ring, parse_ring
+from igor_node.trust.keys import KEY_BYTES, KeyRing, Keys, merged, new_ring, parse_ring
 from igor_node.trust.pins import PLAIN, NotThisCluster, asking_context, fetch_authority, fingerprint_in
 from igor_node.words import SECOND, USER_LABEL, Conflict, IgorError, Invalid, NodeState, NotFound, Role, Unavailable, base_url, new_id
 from raft.interface import Halted, Members, NotLeader, Unknown
@@ -61,7 +61,7 @@ from raft.recovery import read_epoch
 from raft.reinstall import fetch_copy
 from raft.replica import Replica
 from raft.snapshot import TransferFailed
-from raft.wire import MAGIC
+from raft.wire import MAGIC, mark_of
 
 STOPPED, FAILED, USAGE, REFUSED = 0, 1, 2, 4  # exit codes; 3 is DataDirProblem's own
 FOUND_TIMEOUT_S = 30.0
@@ -75,6 +75,7 @@ PIN_TIMEOUT_S = 5.0  # until a peer has shown its certificates
 RENEW_LOOK_S = 600.0  # between two looks at the certificate's end
 RENEW_AGAIN_S = 5.0
 FETCH_KEY_AGAIN_S = 0.5
+KEYS = ("keys",)
 LEADER_PAUSE_S = 1.0  # after a fault in a leader's loops, before they are started again
 
 log = structlog.get_logger("node")
@@ -147,7 +148,9 @@ class Node:
         self.pinned: Any = None  # what to ask with instead, as long as this node has no certificate that is good
         self.removed: frozenset[str] = frozenset()  # nodes whose certificates are good for nothing any more
         self.keys = Keys(None)
-        self.wants_key = asyncio.Event()  # a leader calls this node a member, or dials it as one
+        self.wants_key = asyncio.Event()  # a leader calls this node a member, or dials it as one, and the two have no key in common
+        self.wants_certificate = asyncio.Event()  # the cluster's CA is another one
+        self.trust_mark = b""
         self.listening = ""  # HOST:PORT
         self.identity: Identity
         self.ledger: Ledger
@@ -166,8 +169,7 @@ class Node:
         try:
             self.listening = address_of(sock)
             self.identity = await self._become(known, self.settings.advertise or self.listening)
-            loop = asyncio.get_running_loop()
-            self.keys = Keys(self.data.ring(), lambda: _soon(loop, self.wants_key.set))
+            self.keys = Keys(self.data.ring())
             if self.keys.ring is None and not self.tls:
                 raise DataDirProblem(f"{self.data.path / 'cluster.key'} is missing", hint="restore it, or join anew with an empty folder")
             if self.tls and self.trust is None:
@@ -344,6 +346,7 @@ class Node:
         certified.take(self.data, certified.Signed(certificate=answer["certificate"], authorities=answer["authorities"]))
         if self.trust is not None:
             self.trust.renew()
+            self.trust_mark = certified.trust_mark(self.data)
 
     async def _trust_again(self) -> None:
         """Of a node that was in service before. Where its certificate has ended it must show a token to get another. Raises RefusedByCluster."""
@@ -355,6 +358,7 @@ class Node:
             raise RefusedByCluster("this node's certificate has ended while it was away", hint="igor-node join PEER --token-file F gets another")
 
     def _make_trust(self) -> Trust:
+        self.trust_mark = certified.trust_mark(self.data)
         return Trust(self.data.path, lambda node: node not in self.removed)
 
     def _asking(self) -> Any:
@@ -369,34 +373,89 @@ class Node:
         return await self.reads.query(lambda connection: certified.sign(connection, ring, request, node=node, cluster=cluster, now_s=now_s))
 
     async def _renew(self) -> None:
-        """Asks for another certificate in time, or when the node is asked under other names."""
+        """Asks for another certificate in time, when the node is asked under other names, or when the leader says that the CA is another one."""
         named = certified.names(self.identity.address, self.listening)
         while self.tls:
-            if certified.wants_renewal(certified.facts(self.data), named, self._now_s()):
+            if self.wants_certificate.is_set() or certified.wants_renewal(certified.facts(self.data), named, self._now_s()):
+                self.wants_certificate.clear()
                 try:
                     answer = await self._ask_leader("POST", "/v1/node/certificate", self._signing_request(self.identity.id, self.identity.address))
                     self._take_certificate(answer)
                     log.info("the certificate of this node was renewed")
                 except (IgorError, KeyError) as problem:
                     log.warning("the certificate of this node could not be renewed yet", reason=str(problem))
-                    await self.clock.sleep(RENEW_AGAIN_S)
+                    await self.clock.sleep(RENEW_AGAIN_S)  # what asked for it asks again: a date, or the leader
                     continue
-            await self.clock.sleep(RENEW_LOOK_S)
+            await _first(self.wants_certificate.wait(), self.clock.sleep(RENEW_LOOK_S))
 
-    async def _fetch_key(self) -> None:
-        """A node that has become a member gets the cluster's key from the leader, by its certificate."""
-        while self.keys.ring is None:
-            await self.wants_key.wait()
-            self.wants_key.clear()
+    # --- the cluster's key (leader/rotation.py)
+
+    async def _follow_keys(self) -> None:
+        """Uses the key that the ledger says is in force, forgets what it calls dropped, and fetches what it names and is not here: for a node that
+        has become a member all of them."""
+        while True:
+            seen = self.changes.last(KEYS)
+            rows = await self.reads.query(query_keys.keys)
+            self._use_keys(rows)
+            if self._lacks_key(rows) or self.wants_key.is_set():
+                self.wants_key.clear()
+                await self._fetch_keys(rows)
+                await self.clock.sleep(FETCH_KEY_AGAIN_S)
+                continue
+            await _first(self.wants_key.wait(), self.changes.wait(KEYS, seen))
+
+    def _use_keys(self, rows: query_keys.KeyRows) -> None:
+        ring, in_force = self.keys.ring, rows.in_force
+        if ring is None or in_force is None or not ring.has(in_force.generation, in_force.mark):
+            return
+        self._keep_keys(ring.using(in_force.generation).only(lambda generation: generation >= rows.oldest))
+
+    def _lacks_key(self, rows: query_keys.KeyRows) -> bool:
+        """One that the ledger names: to be asked for while this node is a member."""
+        ring, named = self.keys.ring, rows.to_come or rows.in_force
+        return (
+            named is not None and self._members().find(self.identity.id) is not None and (ring is None or not ring.has(named.generation, named.mark))
+        )
+
+    async def _fetch_keys(self, rows: query_keys.KeyRows) -> None:
+        """From the leader, by this node's certificate; else from another member: whoever led when a key was made may not lead now."""
+        for url in self._peers():
             try:
-                answer = await self._ask_leader("GET", "/v1/node/key")
-                ring = parse_ring(answer["keys"])
-                self.data.write_ring(ring)
-                self.keys.ring = ring
-                log.info("the cluster's key is here")
+                answer = await ask_node("GET", f"{url}/v1/node/key", self._node_token(), None, self._asking())
+                theirs = parse_ring(answer["keys"])
             except (IgorError, KeyError, ValueError) as problem:
                 log.info("the cluster's key is not here yet", reason=str(problem))
-                await self.clock.sleep(FETCH_KEY_AGAIN_S)
+                continue
+            self._keep_keys(merged(self.keys.ring, theirs, {row.generation: row.mark for row in rows.rows}))
+            self._use_keys(rows)
+            if not self._lacks_key(rows):
+                return
+
+    def _keep_keys(self, ring: KeyRing) -> None:
+        """On disk before anybody hears that it is here."""
+        had = self.keys.ring
+        if had is None or dict(ring.by_generation) != dict(had.by_generation):
+            self.data.write_ring(ring)
+            log.info("the cluster's keys here are others now", generations=sorted(ring.by_generation))
+        self.keys.ring = ring
+
+    async def _make_key(self) -> KeyMade:
+        """A key that is to come, on this disk. Raises Unavailable, or Conflict where one is to come already and is here."""
+        rows, ring = await self.reads.query(query_keys.keys), self.keys.ring
+        if ring is None:
+            raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
+        if rows.to_come is not None and ring.has(rows.to_come.generation, rows.to_come.mark):
+            raise Conflict("the cluster's key is being replaced already", hint="igor status says for whom it waits")
+        key, generation = secrets.token_bytes(KEY_BYTES), max([ring.newest, *(row.generation for row in rows.rows)]) + 1
+        self._keep_keys(ring.with_key(generation, key))
+        return KeyMade(generation=generation, mark=mark_of(key))
+
+    async def _next_authority(self) -> SetAuthority:
+        ring = self.keys.ring
+        if ring is None:
+            raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
+        cluster, now_s = self.identity.cluster, self._now_s()
+        return await self.reads.query(lambda connection: certified.next_authority(connection, ring, cluster, now_s))
 
     async def _ask_leader(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         leader = self._leader_address()
@@ -445,6 +504,7 @@ class Node:
             self.changes.notify(ledger.applied().index, ())
             self.reads = Reads(folder / "ledger.sqlite")
             stack.callback(self.reads.close)
+            self._use_keys(await self.reads.query(query_keys.keys))
             self.replica = await self._start_replica()
             stack.push_async_callback(self.replica.close)
             leader = Leader(
@@ -462,7 +522,7 @@ class Node:
             log.info("in service", name=me.name, id=me.id, cluster=me.cluster, address=self._url(me.address), version=__version__)
             async with asyncio.TaskGroup() as tasks:
                 parts = (self._lead(leader), self.agent.serve(), self._remember_peers(), self._find_others(), self._introduce(),
-                         self._renew(), self._fetch_key())  # fmt: skip
+                         self._renew(), self._follow_keys())  # fmt: skip
                 work = [tasks.create_task(part) for part in parts]
                 await self.stop.wait()
                 log.info("stopping", reason=self.refused or self.halted or "asked to stop")
@@ -472,13 +532,13 @@ class Node:
 
     async def _start_replica(self) -> Replica:
         me, folder = self.identity, self.data.path / "raft"
-        before = read_epoch(folder).epoch
+        before, loop = read_epoch(folder).epoch, asyncio.get_running_loop()
         if self.epoch > before:
             self.data.remove("term")  # of leaders that the new epoch never had
         try:
             replica = await Replica.start(
-                node=me.id, address=me.address, folder=folder, machine=self.ledger, cluster=me.cluster, key=lambda: self.keys.key,
-                epoch=self.epoch, found=me.founder, on_halt=self._halt, trust=self.trust,
+                node=me.id, address=me.address, folder=folder, machine=self.ledger, cluster=me.cluster, key=self.keys.all,
+                epoch=self.epoch, found=me.founder, on_halt=self._halt, trust=self.trust, on_missing_key=lambda: _soon(loop, self.wants_key.set),
             )  # fmt: skip
         except Halted as problem:
             if self.epoch > before:
@@ -497,6 +557,7 @@ class Node:
                 users=self.settings.users, environment=self.settings.environment,
                 ledger_version=self.ledger.known.highest, mark=lambda: self.ledger.mark,
                 differs=self._differs, epoch=self.epoch, on_standing=self._note_standing, on_refused=self._refuse,
+                keys=lambda: tuple(map(mark_of, self.keys.all())), trust=lambda: self.trust_mark, renew=self.wants_certificate.set,
                 asking=self._asking, secrets=self._secrets, authorities=str(self.data.path / AUTHORITIES) if self.tls else "",
             )
         )  # fmt: skip
@@ -511,6 +572,8 @@ class Node:
             asking=self._asking,
             permitted=lambda node: node not in self.removed,
             sign=self._sign if self.tls else None,
+            make_key=self._make_key,
+            next_authority=self._next_authority if self.tls else None,
             fingerprint=self._fingerprint,
             node_token=self._node_token,
             replica=self.replica,
@@ -523,7 +586,7 @@ class Node:
             renew=leader.renew,
             views=leader.views,
             logs=self.agent.logs,
-            own_token=lambda attempt, token: is_renewal_token(self.keys.key, attempt, token),
+            own_token=lambda attempt, token: is_renewal_token(self.keys.all(), attempt, token),
             auth=self.settings.auth == "required",
             oidc=self.settings.oidc,
             hosts=self._further_hosts(),
@@ -611,7 +674,7 @@ class Node:
         while not self.stop.is_set():
             try:
                 stands = await asyncio.to_thread(
-                    fetch_copy, node=me.id, address=me.address, cluster=me.cluster, key=self.keys.key, folder=self.data.path / "raft",
+                    fetch_copy, node=me.id, address=me.address, cluster=me.cluster, key=self.keys.all, folder=self.data.path / "raft",
                     members=found.members, path=fresh, trust=self.trust,
                 )  # fmt: skip
             except TransferFailed as problem:
@@ -636,7 +699,7 @@ class Node:
     def _note_standing(self, member: bool | None, index: int) -> None:
         """A leader's word on what this node is. One that is no member gets no entries: until it is one again what it holds is of the past."""
         self.unknown = member is None
-        if member:
+        if member and self.keys.ring is None:
             self.wants_key.set()
         if member is False or (member and self.current_from > index):
             self.current_from = index
@@ -652,6 +715,7 @@ class Node:
         own = compose_token(f"n-{me.id}", derive_secret(self.keys.key, f"node {me.id}"), self._fingerprint())
         self.data.write("node.token", own + "\n", secret=True)
         await self._propose(FoundCluster(cluster=me.cluster, tzdata=_tzdata_version(), wanted_voters=self.settings.voters))
+        await self._tell_of_key("founder")
         if (authority := certified.founding_command(self.data)) is not None:
             await self._propose(authority)
         await self._register(own, "founder")
@@ -670,6 +734,7 @@ class Node:
         for row in await self.reads.query(query_cluster.nodes):
             if row.node != me.id and (note.gone is None or row.node in note.gone):
                 await self._propose(NodeChanged(node=row.node, state=NodeState.LOST, reason="the cluster was recovered without it"), "recovery")
+        await self._tell_of_key("recovery")
         if (authority := certified.founding_command(self.data)) is not None:
             await self._propose(authority, "recovery")
             self.data.remove(certified.SEALED)
@@ -698,6 +763,13 @@ class Node:
             ),
             actor,
         )  # fmt: skip
+
+    async def _tell_of_key(self, actor: str) -> None:
+        """The newest that is here; no other member has another."""
+        ring = self.keys.ring
+        assert ring is not None, "whoever founds or recovers a cluster has its key"
+        await self._propose(KeyMade(generation=ring.newest, mark=mark_of(ring.by_generation[ring.newest])), actor)
+        await self._propose(KeyUsed(generation=ring.newest), actor)
 
     def _token_file(self, file: str, name: str) -> str:
         """The token in the file, made if it is not there."""
@@ -832,6 +904,17 @@ class Node:
             except RefusedByCluster as problem:
                 self._refuse(str(problem))
                 return
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Returns when one of them is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:

@@ -26,14 +26,13 @@ import msgspec
 from igor_node import certified
 from igor_node.backup import Header, check_file
 from igor_node.data_dir import DataDir, DataDirProblem, Identity, unusable
-from igor_node.ledger import distrust, query_authorities, query_cluster, query_secrets
+from igor_node.ledger import distrust, query_cluster, query_keys
 from igor_node.ledger.files import PART, clear, current_file, sync_file, sync_folder
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.ledger import check_file as check_ledger
 from igor_node.ledger.reads import ReadsSync
 from igor_node.settings import DEFAULT_LISTEN, default_slots
 from igor_node.trust.keys import KEY_BYTES, KeyRing
-from igor_node.trust.sealing import generation_of
 from raft import recovery
 from raft.interface import Halted, Member
 from raft.recovery import Recovered, Stand
@@ -149,13 +148,12 @@ def _undo(data: DataDir) -> None:
 
 
 def _new_ring(data: DataDir, had: KeyRing | None) -> KeyRing:
-    """With a new key in front of the one that was given, or of a generation that nothing in the ledger is sealed with."""
-    if had is not None:
-        return had.with_key(had.current + 1, secrets.token_bytes(KEY_BYTES))
+    """With a new key in front of those that were given; of a generation that the ledger has not heard of."""
     with closing(ReadsSync(data.path / "ledger.sqlite")) as reads:
-        sealed = [row.sealed_key for row in reads.query(query_authorities.authorities)] + [row.sealed for row in reads.query(query_secrets.sealed)]
-    generation = 1 + max((generation_of(one) for one in sealed), default=0)
-    return KeyRing(generation, {generation: secrets.token_bytes(KEY_BYTES)})
+        known = [row.generation for row in reads.query(query_keys.keys).rows]
+    generation = 1 + max([*known, *(had.by_generation if had is not None else ())], default=0)
+    key = secrets.token_bytes(KEY_BYTES)
+    return KeyRing(generation, {generation: key}) if had is None else had.with_key(generation, key).using(generation)
 
 
 def _place_ledger(file: Path, path: Path) -> Header:

@@ -54,6 +54,8 @@ class Heartbeat(msgspec.Struct, tag="beat", frozen=True, omit_defaults=True):
     mark: tuple[int, bytes] | None = None
     clock_error_ns: int | None = None
     clock_within_ns: int = 0
+    keys: tuple[bytes, ...] = ()  # marks of the cluster's keys that are on its disk
+    trust: bytes = b""  # mark of its certificate's CA and of those that it trusts; empty without TLS
 
 
 class AttemptEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -188,6 +190,12 @@ class Differs(msgspec.Struct, tag="differs", frozen=True):
     digest: bytes
 
 
+class Renew(msgspec.Struct, tag="renew", frozen=True):
+    """The cluster's CA is another one: the node shall ask for a new certificate now."""
+
+    term: int
+
+
 class Acknowledge(msgspec.Struct, tag="ack", frozen=True):
     """For each attempt the highest seq that is committed. An attempt whose `ended`/`revoked`/`refused` is acknowledged is finished."""
 
@@ -204,7 +212,7 @@ class Farewell(msgspec.Struct, tag="farewell", frozen=True):
     final: bool = False
 
 
-ToNode = Welcome | HeartbeatReply | Assign | Revoke | Cancel | Acknowledge | Differs | Farewell
+ToNode = Welcome | HeartbeatReply | Assign | Revoke | Cancel | Acknowledge | Differs | Renew | Farewell
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_leader = msgspec.msgpack.Decoder(ToLeader).decode

@@ -7,6 +7,7 @@ back all the same. The node votes for nobody meanwhile, because it has not start
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raft import snapshot, tls, wire
@@ -18,7 +19,15 @@ from raft.segment import Damaged
 
 
 def fetch_copy(
-    *, node: NodeId, address: str, cluster: str, key: bytes, folder: Path, members: Members, path: Path, trust: tls.Tls | None = None
+    *,
+    node: NodeId,
+    address: str,
+    cluster: str,
+    key: bytes | Callable[[], Sequence[bytes]],
+    folder: Path,
+    members: Members,
+    path: Path,
+    trust: tls.Tls | None = None,
 ) -> Applied:
     """Writes it to `path`, checked against the sender's checksums and synced, and says where it stands.
 

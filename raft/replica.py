@@ -22,7 +22,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class Replica:
         folder: Path,
         machine: StateMachine,
         cluster: str,
-        key: bytes | Callable[[], bytes],
+        key: bytes | Callable[[], Sequence[bytes]],
         epoch: int = 0,
         found: bool = False,
         settings: Settings = DEFAULT_SETTINGS,
@@ -114,6 +114,7 @@ class Replica:
         on_halt: Callable[[str], None] | None = None,
         disk: Disk | None = None,
         trust: tls.Tls | None = None,
+        on_missing_key: Callable[[], None] = lambda: None,
     ) -> Replica:
         """`found` on an empty folder makes a new cluster with this node as its only voter; without it an empty node waits for a leader to connect.
         `epoch` is what a joiner was told of its cluster; the folder keeps it (`recovery.py`). With `trust` every link is inside TLS.
@@ -122,8 +123,7 @@ class Replica:
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         replica = cls(node, settings, on_applied, on_halt)
-        fixed, changing = (b"", key) if callable(key) else (key, None)
-        own = wire.Credentials(cluster, node, address, fixed, epoch, secrets.token_hex(8), changing)
+        own = wire.Credentials(cluster, node, address, key, epoch, secrets.token_hex(8), on_missing_key)
         pump = await asyncio.to_thread(_build, own, folder, machine, found, settings, disk or RealDisk(), replica._post, trust)
         replica._pump = pump
         replica._applied = pump.view.applied_index

@@ -7,12 +7,13 @@ answers the hello. It begins with the eight bytes of MAGIC, by which the accepto
 
 in both directions. The hello, before which nothing else is read and frames are at most 4 KiB:
 
-    dialler   Hello      cluster and epoch, its id and address, whom it wants, what for, a nonce
-    answerer  Challenge  a nonce of its own, and the proof that it holds the key; or Refused with the reason and what for, and the end.
-                         That the dialler must not go on counts only with that proof: anybody may listen where a member was
+    dialler   Hello      cluster and epoch, its id and address, whom it wants, what for, a nonce, which of the cluster's keys it holds
+    answerer  Challenge  which key, a nonce of its own, and the proof that it holds that one; or Refused with the reason and what for, and the
+                         end. That the dialler must not go on counts only with that proof: anybody may listen where a member was
     dialler   Proof      that it holds the key too; messages follow at once
 
 A proof is HMAC-SHA256 with the cluster's key over everything in the hello, both nonces and the side, so it can be neither replayed nor reflected.
+While the key is replaced some nodes hold two: the newest that both hold counts. `mark_of` names a key without telling it.
 The address lets the answerer dial back: a joiner knows nobody, and a node that comes back on another port is found again.
 Nodes of different epochs refuse each other: `recovery.py` tells why. `instance` is drawn anew at each start: two of one id that both live are a
 copied data directory, and whoever hears the first of them refuses the second. The link itself is neither secret nor sealed here; off loopback it runs
@@ -30,7 +31,7 @@ import secrets
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -45,6 +46,7 @@ HELLO_LIMIT_BYTES = 4 * 1024  # before the other side has proved anything
 FRAME_LIMIT_BYTES = 4 * 1024 * 1024  # above the largest append: one entry of 1 MiB, or a batch
 QUEUE_LIMIT_BYTES = 16 * 1024 * 1024  # a peer further behind is disconnected, and catches up by walking back
 NONCE_BYTES = 32
+MARK_BYTES = 8
 BUFFERS_PER_SEND = 64  # well under IOV_MAX
 
 _HEAD = struct.Struct(">IB")
@@ -80,11 +82,13 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     nonce: bytes
     epoch: int = 0
     instance: str = ""
+    keys: tuple[bytes, ...] = ()  # marks of those that the sender holds, newest first
 
 
 class Challenge(msgspec.Struct, frozen=True, tag="challenge"):
     nonce: bytes
     proof: bytes
+    key: bytes = b""  # mark of the one that counts between these two
 
 
 class Proof(msgspec.Struct, frozen=True, tag="proof"):
@@ -95,6 +99,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
     final: str = ""
     proof: bytes = b""
+    key: bytes = b""
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that a decoder raises for bytes that are not what it expects
@@ -160,21 +165,36 @@ class Frames:
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """Who this node is, where others reach it, and the key that says it belongs here."""
+    """Who this node is, where others reach it, and the key that says it belongs here: one, or a function that gives those of now, newest first."""
 
     cluster: str
     node: NodeId
     address: str
-    key: bytes
+    key: bytes | Callable[[], Sequence[bytes]]
     epoch: int = 0
     instance: str = ""
-    key_now: Callable[[], bytes] | None = None  # instead of `key`, where it may change
+    on_missing: Callable[[], None] = lambda: None  # a node that may belong here holds none of the same keys
 
-    def prove(self, side: str, hello: Hello, nonce: bytes) -> bytes:
-        return hmac.digest(self.key if self.key_now is None else self.key_now(), _ENCODER.encode([side, VERSION, hello, nonce]), "sha256")
+    def keys(self) -> dict[bytes, bytes]:
+        """By their marks, newest first."""
+        return {mark_of(key): key for key in (self.key() if callable(self.key) else (self.key,))}
 
-    def prove_refusal(self, final: str, hello: Hello) -> bytes:
-        return self.prove("refuser", hello, final.encode())
+    def shared_with(self, hello: Hello) -> bytes | None:
+        """The newest key that both hold."""
+        return next((key for mark, key in self.keys().items() if mark in hello.keys), None)
+
+
+def mark_of(key: bytes) -> bytes:
+    """Names a key without telling it."""
+    return hmac.digest(key, b"igor key", "sha256")[:MARK_BYTES]
+
+
+def prove(key: bytes, side: str, hello: Hello, nonce: bytes) -> bytes:
+    return hmac.digest(key, _ENCODER.encode([side, VERSION, hello, nonce]), "sha256")
+
+
+def prove_refusal(key: bytes, final: str, hello: Hello) -> bytes:
+    return prove(key, "refuser", hello, final.encode())
 
 
 class Dialling:
@@ -182,22 +202,24 @@ class Dialling:
 
     def __init__(self, own: Credentials, wanted: NodeId, purpose: Purpose, chance: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._own = own
-        self._hello = Hello(own.cluster, own.node, own.address, wanted, purpose, chance(NONCE_BYTES), own.epoch, own.instance)
+        self._keys = own.keys()
+        self._hello = Hello(own.cluster, own.node, own.address, wanted, purpose, chance(NONCE_BYTES), own.epoch, own.instance, tuple(self._keys))
         self.hello = frame(self._hello)
         self.opening = MAGIC + self.hello
         self.done = False
 
     def receive(self, body: bytes) -> bytes:
         said = _decode_hello(body)
+        key = self._keys.get(said.key) if isinstance(said, (Challenge, Refused)) else None
         if isinstance(said, Refused):
-            known = said.final in list(Final) and hmac.compare_digest(said.proof, self._own.prove_refusal(said.final, self._hello))
+            known = key is not None and said.final in list(Final) and hmac.compare_digest(said.proof, prove_refusal(key, said.final, self._hello))
             raise Refusal(f"{self._hello.wanted} refuses: {said.reason[:200]}", final=Final(said.final) if known else None)
         if not isinstance(said, Challenge):
             raise WireError(f"a {type(said).__name__} where a Challenge was due")
-        if not hmac.compare_digest(said.proof, self._own.prove("answerer", self._hello, said.nonce)):
+        if key is None or not hmac.compare_digest(said.proof, prove(key, "answerer", self._hello, said.nonce)):
             raise Refusal(f"the node at the address of {self._hello.wanted} does not hold this cluster's key")
         self.done = True
-        return frame(Proof(self._own.prove("dialler", self._hello, said.nonce)))
+        return frame(Proof(prove(key, "dialler", self._hello, said.nonce)))
 
 
 class Answering:
@@ -214,6 +236,7 @@ class Answering:
         self._is_taken = is_taken
         self._nonce = chance(NONCE_BYTES)
         self._hello: Hello | None = None
+        self._key = b""
         self.certified: NodeId | None = None
         self.answer = b""
         self.done = False
@@ -228,7 +251,7 @@ class Answering:
         if self._hello is None and isinstance(said, Hello):
             return self._challenge(said)
         if self._hello is not None and isinstance(said, Proof):
-            if not hmac.compare_digest(said.proof, self._own.prove("dialler", self._hello, self._nonce)):
+            if not hmac.compare_digest(said.proof, prove(self._key, "dialler", self._hello, self._nonce)):
                 raise self.refuse("it does not hold this cluster's key")
             self.done = True
             return b""
@@ -254,15 +277,20 @@ class Answering:
             raise self.refuse("a nonce of the wrong length")
         if self._is_taken(hello):
             raise self._refuse_for_good(f"another process is in service as {hello.sender[:100]}: a data directory was copied", Final.COPIED, hello)
-        self._hello = hello
-        return frame(Challenge(self._nonce, own.prove("answerer", hello, self._nonce)))
+        key = own.shared_with(hello)
+        if key is None:
+            own.on_missing()
+            raise self.refuse("it does not hold this cluster's key, or this node does not hold it yet")
+        self._hello, self._key = hello, key
+        return frame(Challenge(self._nonce, prove(key, "answerer", hello, self._nonce), mark_of(key)))
 
     def refuse(self, reason: str) -> Refusal:
         self.answer = frame(Refused(reason))
         return Refusal(reason)
 
     def _refuse_for_good(self, reason: str, final: Final, hello: Hello) -> Refusal:
-        self.answer = frame(Refused(reason, final, self._own.prove_refusal(final, hello)))
+        key = self._own.shared_with(hello)
+        self.answer = frame(Refused(reason) if key is None else Refused(reason, final, prove_refusal(key, final, hello), mark_of(key)))
         return Refusal(reason)
 
 

@@ -79,6 +79,9 @@ class AgentSettings:
     ledger_version: int = 0  # the highest that this program knows
     mark: Callable[[], tuple[int, bytes] | None] = lambda: None  # the newest index and digest of the ledger here
     differs: Callable[[stream.Differs], Awaitable[None]] | None = None  # the leader says that the ledger here is wrong
+    keys: Callable[[], tuple[bytes, ...]] = lambda: ()  # marks of the cluster's keys here
+    trust: Callable[[], bytes] = lambda: b""  # mark of this node's CA
+    renew: Callable[[], None] = lambda: None  # the leader says that the certificate is to be renewed
     epoch: int = 0
     on_standing: Callable[[bool | None, int], None] = lambda member, index: None
     on_refused: Callable[[str], None] = lambda reason: None
@@ -315,7 +318,7 @@ class Agent:
         error_ns, within_ns = self.pulse.reading(wall_now())
         return stream.Heartbeat(
             seq=seq, attempts=attempts, load_milli=load, memory_free_bytes=_memory_free(), mark=mark,
-            clock_error_ns=error_ns, clock_within_ns=within_ns,
+            clock_error_ns=error_ns, clock_within_ns=within_ns, keys=self.settings.keys(), trust=self.settings.trust(),
         )  # fmt: skip
 
     async def handle(self, message: stream.ToNode) -> None:
@@ -330,6 +333,8 @@ class Agent:
                 await self._ask_all(message.attempts, "cancel", message.reason)
             case stream.Differs() if self.settings.differs is not None:
                 await self.settings.differs(message)
+            case stream.Renew():
+                self.settings.renew()
             case stream.Welcome():
                 self.settings.on_standing(message.member, message.index)
                 await self._forget(message.forget)

@@ -17,7 +17,7 @@ import msgspec
 
 from igor_node.edges import Clock
 from igor_node.ledger.changes import Changes
-from igor_node.ledger.commands import Envelope, encode_envelope
+from igor_node.ledger.commands import Envelope, KeyMade, SetAuthority, encode_envelope
 from igor_node.oidc_settings import OidcSettings
 from igor_node.output import LogPiece
 from igor_node.trust.keys import Keys
@@ -101,6 +101,7 @@ class LiveView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     clock_error_s: float | None = None
     load: float | None = None
     memory_free_bytes: int | None = None
+    behind: tuple[str, ...] = ()
 
 
 class NodeView(Protocol):
@@ -116,6 +117,8 @@ class NodeView(Protocol):
     def load(self) -> float | None: ...
     @property
     def memory_free_bytes(self) -> int | None: ...
+    @property
+    def behind(self) -> tuple[str, ...]: ...
 
 
 class Logs(Protocol):
@@ -158,6 +161,8 @@ class Services:
     own_token: Callable[[str, str], bool] = lambda attempt, token: False  # whether this is the attempt's own; false where no key is
     auth: bool = True
     oidc: OidcSettings | None = None  # where people log in by a provider of identities
+    make_key: Callable[[], Awaitable[KeyMade]] | None = None  # one of the cluster's that is to come, kept here
+    next_authority: Callable[[], Awaitable[SetAuthority]] | None = None  # None: a cluster without TLS
     tls: bool = False  # whether this cluster's listeners are TLS; its nodes then prove by certificate who they are
     asking: Callable[[], ssl.SSLContext | bool] = lambda: True  # for connections to other nodes
     permitted: Callable[[NodeId], bool] = lambda node: True  # whether a node's certificate is (still) good, as far as this node knows

@@ -83,6 +83,7 @@ class LiveView(msgspec.Struct, frozen=True, kw_only=True):
     clock_error_s: float | None = None
     load: float | None = None
     memory_free_bytes: int | None = None
+    behind: tuple[str, ...] = ()  # what it lacks while that is replaced: "key", "certificate"
 
 
 class _Close(Exception):
@@ -175,6 +176,8 @@ class Hub:
         self._streams: dict[str, _Stream] = {}
         self._heard: dict[str, int] = {}
         self._announced: dict[str, Announced] = {}
+        self.wanted_key = b""  # while it is replaced: mark of the one to come, which every member is to hold
+        self.wanted_trust = b""  # mark of the CAs as they are now
         self._over = asyncio.Event()
 
     # --- what the other loops ask
@@ -201,6 +204,16 @@ class Hub:
         beats = {node: stream.last_beat for node, stream in self._streams.items()}
         return {node: Mark(*beat.mark) for node, beat in beats.items() if beat is not None and beat.mark is not None}
 
+    def behind(self, node: str) -> tuple[str, ...] | None:
+        """What a node lacks of what is replaced; a worker needs no key, so lacks none. None: it is not heard just now."""
+        stream = self._streams.get(node)
+        if stream is None or stream.last_beat is None:
+            return None
+        beat, member = stream.last_beat, node in self.reign.replica.status().members.ids()
+        lacks_key = member and self.wanted_key and self.wanted_key not in beat.keys
+        lacks_trust = self.wanted_trust and self.wanted_trust != beat.trust
+        return (*(("key",) if lacks_key else ()), *(("certificate",) if lacks_trust else ()))
+
     def tell(self, node: str, message: ToNode) -> None:
         """Puts it on the node's stream, where there is one."""
         if (stream := self._streams.get(node)) is not None:
@@ -208,7 +221,7 @@ class Hub:
 
     def views(self) -> list[LiveView]:
         now = self.reign.clock.monotonic_ns()
-        return [_view(node, heard, self._streams.get(node), now) for node, heard in sorted(self._heard.items())]
+        return [_view(node, heard, self._streams.get(node), now, self.behind(node) or ()) for node, heard in sorted(self._heard.items())]
 
     def readings(self) -> dict[str, Reading]:
         """What the connected nodes say of their clocks."""
@@ -220,7 +233,7 @@ class Hub:
         }
 
     def renew(self, attempt: str, token: str) -> bool:
-        if not is_renewal_token(self.reign.key, attempt, token) or not self.reign.is_leader():
+        if not is_renewal_token(self.reign.keys.all(), attempt, token) or not self.reign.is_leader():
             return False
         return not self.leases.renew((attempt,), self.reign.clock.monotonic_ns())
 
@@ -456,7 +469,7 @@ def _differs(row: NodeRow, hello: Hello) -> bool:
     return (row.name, row.address, row.labels, row.slots, row.version) != said
 
 
-def _view(node: str, heard: int, stream: _Stream | None, now: int) -> LiveView:
+def _view(node: str, heard: int, stream: _Stream | None, now: int, behind: tuple[str, ...]) -> LiveView:
     beat = None if stream is None else stream.last_beat
     return LiveView(
         node=node,
@@ -464,6 +477,7 @@ def _view(node: str, heard: int, stream: _Stream | None, now: int) -> LiveView:
         clock_error_s=None if beat is None or beat.clock_error_ns is None else beat.clock_error_ns / SECOND,
         load=None if beat is None else beat.load_milli / 1_000,
         memory_free_bytes=None if beat is None else beat.memory_free_bytes,
+        behind=behind,
     )
 
 

@@ -19,6 +19,7 @@ from igor_node.leader.needs import Ledger, Reads, Replica
 from igor_node.leader.placement import PlacementLoop
 from igor_node.leader.reign import Deposed, Reign
 from igor_node.leader.retention import Retention
+from igor_node.leader.rotation import Rotation
 from igor_node.leader.timekeeping import Timekeeping
 from igor_node.leader.versions import Versions
 from igor_node.leader.watch import NodeWatch
@@ -63,7 +64,7 @@ class Leader:
 
     async def serve(self, term: Term) -> None:
         """Returns when this node does not lead the term any more."""
-        reign = Reign(term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._keys.key, self._epoch, self._tls)
+        reign = Reign(term, self._node, self._replica, self._ledger, self._reads, self._changes, self._clock, self._keys, self._epoch, self._tls)
         hub = Hub(reign)
         log.info("leading term %d", term)
         self._clock.guard(True)
@@ -93,6 +94,7 @@ class Leader:
             ("versions", lambda: Versions(reign, hub).run),
             ("digests", lambda: Digests(reign, hub).run),
             ("timekeeping", lambda: timekeeping.run),
+            ("rotation", lambda: Rotation(reign, hub).run),
         ]
         try:
             async with asyncio.TaskGroup() as group:

@@ -16,6 +16,7 @@ from igor_node.edges import Clock
 from igor_node.leader.needs import Ledger, Reads, Replica
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Command, Done, Envelope, Refused
+from igor_node.trust.keys import Keys
 from igor_node.words import SECOND, new_id
 from raft.interface import NotLeader, Term, Unknown
 
@@ -38,7 +39,7 @@ class Reign:
     reads: Reads
     changes: Changes
     clock: Clock
-    key: bytes = field(repr=False)
+    keys: Keys = field(repr=False)
     epoch: int = 0
     tls: bool = False
     began_mono: int = 0
@@ -46,6 +47,11 @@ class Reign:
 
     def __post_init__(self) -> None:
         self.began_mono = self.began_mono or self.clock.monotonic_ns()
+
+    @property
+    def key(self) -> bytes:
+        """The cluster's, that is in force now."""
+        return self.keys.key
 
     @property
     def age_s(self) -> float:

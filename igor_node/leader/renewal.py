@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 
 
 def renewal_token(key: bytes, attempt: str) -> str:
@@ -18,5 +19,6 @@ def renewal_hash(key: bytes, attempt: str) -> str:
     return hashlib.sha256(renewal_token(key, attempt).encode()).hexdigest()
 
 
-def is_renewal_token(key: bytes, attempt: str, token: str) -> bool:
-    return hmac.compare_digest(renewal_token(key, attempt).encode(), token.encode())
+def is_renewal_token(keys: Sequence[bytes], attempt: str, token: str) -> bool:
+    """By any of the keys that are held: an attempt may be older than the one in force."""
+    return any(hmac.compare_digest(renewal_token(key, attempt).encode(), token.encode()) for key in keys)

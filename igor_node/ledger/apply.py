@@ -27,6 +27,7 @@ from igor_node.ledger.apply_cluster import (
     remove_node,
 )
 from igor_node.ledger.apply_ends import cancel_run
+from igor_node.ledger.apply_keys import key_made, key_used, keys_dropped
 from igor_node.ledger.apply_placements import assign_stages, explain_waits
 from igor_node.ledger.apply_prune import prune
 from igor_node.ledger.apply_pushes import pause_jobs, push_project, resume_jobs
@@ -51,6 +52,9 @@ APPLY: Mapping[type[Command], Apply] = {
     commands.RemoveNode: remove_node,
     commands.SetAuthority: set_authority,
     commands.DropAuthority: drop_authority,
+    commands.KeyMade: key_made,
+    commands.KeyUsed: key_used,
+    commands.KeysDropped: keys_dropped,
     commands.SetSecret: set_secret,
     commands.RemoveSecret: remove_secret,
     commands.ResealSecrets: reseal_secrets,

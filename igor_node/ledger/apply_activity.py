@@ -120,6 +120,7 @@ DEEDS: Mapping[type[Command], Callable[[Transaction, Any], Deed]] = {
     commands.RemoveNode: _node("node.remove"),
     commands.SetAuthority: lambda tx, command: Deed("authority.set", f"generation {command.generation}"),
     commands.DropAuthority: lambda tx, command: Deed("authority.drop", f"generation {command.generation}"),
+    commands.KeyMade: lambda tx, command: Deed("key.make", f"generation {command.generation}"),
     commands.CreateToken: _token("token.create"),
     commands.RevokeToken: _token("token.revoke"),
     commands.LogIn: _token("login"),

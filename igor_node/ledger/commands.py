@@ -79,6 +79,25 @@ class DropAuthority(Command, frozen=True, kw_only=True, omit_defaults=True, tag=
     generation: int
 
 
+class KeyMade(Command, frozen=True, kw_only=True, omit_defaults=True, tag="key_made"):
+    """One of the cluster's keys that is to come: every member fetches it. `mark` names it (trust/keys.py)."""
+
+    generation: int
+    mark: bytes
+
+
+class KeyUsed(Command, frozen=True, kw_only=True, omit_defaults=True, tag="key_used"):
+    """It is in force from here on: every member holds it."""
+
+    generation: int
+
+
+class KeysDropped(Command, frozen=True, kw_only=True, omit_defaults=True, tag="keys_dropped"):
+    """Nothing needs the keys before this one, which is in force; members forget them."""
+
+    before: int
+
+
 class SetSecret(Command, frozen=True, kw_only=True, omit_defaults=True, tag="set_secret"):
     """`project` "": of the whole cluster. `version`: the next one, which the seal names too. `sealed`: trust/sealing.py."""
 
@@ -301,6 +320,9 @@ AnyCommand = (
     | RemoveNode
     | SetAuthority
     | DropAuthority
+    | KeyMade
+    | KeyUsed
+    | KeysDropped
     | SetSecret
     | RemoveSecret
     | ResealSecrets

@@ -89,6 +89,19 @@ UPSERT_AUTHORITY = """
 INSERT INTO authorities VALUES (?, ?, ?, ?, NULL) ON CONFLICT (generation) DO UPDATE SET sealed_key = excluded.sealed_key"""
 DROP_AUTHORITY = "UPDATE authorities SET dropped_at = ? WHERE generation = ? AND dropped_at IS NULL"
 
+CLUSTER_KEYS = """
+CREATE TABLE cluster_keys(
+  generation INTEGER PRIMARY KEY, mark BLOB NOT NULL, made_at INTEGER NOT NULL, used_at INTEGER, dropped_at INTEGER
+) STRICT"""
+"""What became of each of the cluster's keys; the keys themselves are with the members. `mark`: names one (trust/keys.py). The newest with `used_at`
+is in force; a newer one is to come."""
+SELECT_CLUSTER_KEY = "SELECT mark, used_at, dropped_at FROM cluster_keys WHERE generation = ?"
+NEWEST_CLUSTER_KEY = "SELECT coalesce(max(generation), 0) FROM cluster_keys"
+USED_CLUSTER_KEY = "SELECT coalesce(max(generation), 0) FROM cluster_keys WHERE used_at IS NOT NULL"
+INSERT_CLUSTER_KEY = "INSERT INTO cluster_keys VALUES (?, ?, ?, NULL, NULL)"
+USE_CLUSTER_KEY = "UPDATE cluster_keys SET used_at = ? WHERE generation = ? AND used_at IS NULL"
+DROP_CLUSTER_KEYS = "UPDATE cluster_keys SET dropped_at = ? WHERE generation < ? AND dropped_at IS NULL"
+
 SECRETS = """
 CREATE TABLE secrets(
   project TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, sealed BLOB, set_at INTEGER NOT NULL, set_by TEXT NOT NULL, ended_at INTEGER,
@@ -344,7 +357,7 @@ PRUNE_ACTIVITY = """
 DELETE FROM activity WHERE number IN (SELECT number FROM (SELECT number, at FROM activity ORDER BY number LIMIT ?) WHERE at < ?)"""
 
 TABLES = (
-    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, AUTHORITIES, SECRETS, SECRETS_SET,
+    POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, AUTHORITIES, CLUSTER_KEYS, SECRETS, SECRETS_SET,
     TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, STAGED,
     DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
     RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, STRETCHES, STAGES, STAGES_QUEUED,

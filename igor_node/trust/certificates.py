@@ -29,6 +29,7 @@ SKEW_S = 3_600  # a certificate counts from an hour before it was made: clocks d
 NAMES_LIMIT = 20
 REQUEST_LIMIT_BYTES = 8 * 1024
 CHAIN_LIMIT_BYTES = 64 * 1024
+MARK_BYTES = 8
 HOST_NAME = re.compile(r"(?=.{1,253}$)[0-9A-Za-z_]([0-9A-Za-z_-]{0,62})(\.[0-9A-Za-z_]([0-9A-Za-z_-]{0,62}))*")
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----\n[^-]{1,20000}-----END CERTIFICATE-----\n?")
@@ -230,6 +231,11 @@ def identifier(authority_pem: str) -> str:
     """The identifier of the key of a CA's own certificate, which `Facts.issuer` names."""
     read = x509.load_pem_x509_certificate(split_pem(authority_pem)[0].encode())
     return read.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.key_identifier.hex()
+
+
+def trust_mark(issuer: str, trusted: Sequence[str]) -> bytes:
+    """Names a CA that issued a certificate (`Facts.issuer`) together with the CAs that its node trusts, each PEM."""
+    return hashlib.sha256(" ".join([issuer, *map(fingerprint, trusted)]).encode()).digest()[:MARK_BYTES]
 
 
 def fits_key(certificate: str, key: str) -> bool:

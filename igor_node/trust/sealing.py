@@ -51,5 +51,13 @@ def generation_of(sealed: bytes) -> int:
     return int(_GENERATION.unpack_from(sealed)[0])
 
 
+def purpose_of_ca(generation: int) -> str:
+    return f"ca {generation}"
+
+
+def purpose_of_secret(project: str, name: str, version: int) -> str:
+    return f"secret {project}/{name}/{version}"
+
+
 def _cipher(key: bytes) -> AESGCM:
     return AESGCM(hmac.new(key, b"igor seal", hashlib.sha256).digest())

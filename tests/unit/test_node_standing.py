@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from igor_node.http.api.secrets import purpose
 from igor_node.ledger import query_secrets
 from igor_node.node import Node
-from igor_node.trust.keys import KeyRing
-from igor_node.trust.sealing import seal
+from igor_node.trust.keys import KeyRing, Keys
+from igor_node.trust.sealing import purpose_of_secret, seal
 from raft.interface import Applied, Member, Members
 
 MEMBERS = Members(voters=(Member("a", "127.0.0.1:1"), Member("b", "127.0.0.1:2"), Member("c", "127.0.0.1:3")))
@@ -23,6 +22,7 @@ def node() -> Any:
     """Node a, which has applied 20 entries, and hears a leader."""
     made = object.__new__(Node)
     made.current_from, made.unknown, made.wants_key = 0, False, asyncio.Event()
+    made.keys = Keys(KeyRing(1, {1: bytes(32)}))
     made.identity = SimpleNamespace(id="a")  # type: ignore[assignment]
     made.ledger = SimpleNamespace(applied=lambda: Applied(20, 3, MEMBERS))  # type: ignore[assignment]
     made.replica = SimpleNamespace(status=lambda: SimpleNamespace(members=MEMBERS, quorum=made.hears))  # type: ignore[assignment]
@@ -45,7 +45,7 @@ def test_who_is_told_that_it_is_not_known_answers_as_soon_as_it_hears_a_leader(n
 async def test_what_a_node_cannot_open_yet_it_asks_of_the_leader(node: Any) -> None:
     """Its ledger may hold a secret that was sealed with a newer key than has come to it: no reason to fail an attempt."""
     newer = KeyRing(2, {2: bytes(32)})
-    sealed = seal(newer, purpose("shop", "db", 1), b"value")
+    sealed = seal(newer, purpose_of_secret("shop", "db", 1), b"value")
     secret = query_secrets.SealedSecret(project="shop", name="db", version=1, sealed=sealed)
     wanted = query_secrets.Wanted(node="a", project="shop", by_variable={"DB": secret}, missing=())
 

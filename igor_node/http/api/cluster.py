@@ -22,7 +22,7 @@ from igor_node.http.problems import NotHere
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.http.services import NodeView
 from igor_node.http.sessions import cookie_name
-from igor_node.ledger import commands, query_attempts, query_cluster, query_live
+from igor_node.ledger import commands, query_attempts, query_authorities, query_cluster, query_keys, query_live
 from igor_node.trust.keys import write_ring
 from igor_node.words import NAME, SECOND, Conflict, Denied, Invalid, NodeState, NotFound, Role, Unauthenticated, Unavailable, WrongHost, new_id
 from raft.interface import Halted, NotLeader, Unknown
@@ -102,7 +102,25 @@ async def show_cluster(call: Call) -> Any:
         "node": call.services.me.name,
         "version": call.services.me.version,
         "ledger_version": info.ledger_version if info is not None else None,
+        "key": key_json(await call.read(query_keys.keys)),
+        "ca": ca_json(await call.read(query_authorities.authorities)),
     }
+
+
+def key_json(keys: query_keys.KeyRows) -> dict[str, Any] | None:
+    """`generation`: the one in force. `replaced`: whether another one is to come, or an older one is still needed."""
+    if keys.in_force is None:
+        return None
+    generation = keys.in_force.generation
+    return {"generation": generation, "since": text(keys.in_force.used_at), "replaced": keys.to_come is not None or keys.oldest < generation}
+
+
+def ca_json(authorities: list[query_authorities.AuthorityRow]) -> dict[str, Any] | None:
+    """Null in a cluster without TLS. `replaced`: whether the one before is still believed."""
+    if not authorities:
+        return None
+    trusted = [row for row in authorities if row.dropped_at is None]
+    return {"generation": authorities[0].generation, "since": text(authorities[0].set_at), "replaced": len(trusted) > 1}
 
 
 def role_of(node: str, voters: set[str], learners: set[str]) -> str:
@@ -137,6 +155,7 @@ def node_json(row: query_cluster.NodeRow, view: NodeView | None, role: str, call
         "heard_at": text(now - int(view.heard_s * SECOND)) if view is not None else None,
         "load": view.load if view is not None else None,
         "memory_free_bytes": view.memory_free_bytes if view is not None else None,
+        "behind": list(view.behind) if view is not None else [],
     }
 
 
@@ -198,8 +217,7 @@ async def join(call: Call) -> Any:
     info = await call.read(query_cluster.cluster)
     rows = {row.node: row for row in await call.read(query_cluster.nodes)}
     check_identity(call, body, rows.get(body.id))
-    token = node_token(body.id, await call.read(query_cluster.tokens))
-    secret = derive_secret(call.services.key, "node " + token.removeprefix("n-"))
+    token, secret = own_token(call.services.key, body.id, await call.read(query_cluster.tokens))
     trusted = await trust_of(call, body)  # before the ledger changes: a bad request changes nothing
     await call.propose(
         commands.RegisterNode(
@@ -223,7 +241,9 @@ async def join(call: Call) -> Any:
 async def trust_of(call: Call, body: JoinBody) -> dict[str, str]:
     """What the node needs to be believed. With TLS the cluster's key is not among it: a node asks for that by its certificate when it is a member."""
     if not call.services.tls:
-        return {"key": call.services.key.hex()}
+        if call.services.keys.ring is None:
+            raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
+        return {"key": write_ring(call.services.keys.ring)}
     if not body.request:
         raise Invalid("this cluster has TLS: a node joins with a signing request", faults=["request: it is missing; expected one in PEM"])
     return await signed(call, body.request, body.id)
@@ -245,11 +265,39 @@ async def renew_certificate(call: Call) -> Any:
 async def cluster_key(call: Call) -> Any:
     """The cluster's keys, for a voter or learner that has none yet. In a cluster with TLS its certificate was looked at (`check_certificate`)."""
     members = call.services.replica.status().members
-    if call.services.keys.ring is None:
+    ring = call.services.keys.ring
+    if ring is None:
         raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
     if call.caller.node is None or members.find(call.caller.node) is None:
         raise Denied("the cluster's key is for its voters and learners", hint="a node gets it when it becomes one")
-    return {"keys": write_ring(call.services.keys.ring)}
+    return {"keys": write_ring(ring)}
+
+
+async def rotate_key(call: Call) -> Any:
+    """Begins it; the leader's loops bring it to its end (leader/rotation.py)."""
+    if call.services.make_key is None:
+        raise Unavailable("this node cannot make a key", hint="ask another node")
+    return Reply(await call.propose(await call.services.make_key()), status=202)
+
+
+async def rotate_authority(call: Call) -> Any:
+    if call.services.next_authority is None:
+        raise Conflict("this cluster has no TLS, so it has no CA")
+    return Reply(await call.propose(await call.services.next_authority()), status=202)
+
+
+def own_token(key: bytes, node: str, tokens: list[query_cluster.TokenRow]) -> tuple[str, str]:
+    """The id and the secret of the node's token; another one where the cluster's key has been replaced since it got the one it has."""
+    token = node_token(node, tokens)
+    secret = node_secret(key, token)
+    if any(row.token == token and row.hash != hash_secret(secret) for row in tokens):
+        token = node_token(node, tokens, anew=True)
+        secret = node_secret(key, token)
+    return token, secret
+
+
+def node_secret(key: bytes, token: str) -> str:
+    return derive_secret(key, "node " + token.removeprefix("n-"))
 
 
 def node_token(node: str, tokens: list[query_cluster.TokenRow], *, anew: bool = False) -> str:
@@ -459,6 +507,14 @@ ROUTES = (
     Route(
         method="POST", path="/v1/node/certificate", handler=renew_certificate, summary="Renew a node's certificate", role=Role.NODE,
         where=Where.WRITE, body=CertificateBody,
+    ),
+    Route(
+        method="POST", path="/v1/cluster/key", handler=rotate_key, summary="Replace the cluster's key", role=Role.ADMIN, where=Where.WRITE,
+        statuses=(202,),
+    ),
+    Route(
+        method="POST", path="/v1/cluster/ca", handler=rotate_authority, summary="Replace the cluster's CA", role=Role.ADMIN, where=Where.WRITE,
+        statuses=(202,),
     ),
     Route(method="GET", path="/v1/node/key", handler=cluster_key, summary="The cluster's key, for a member", role=Role.NODE, where=Where.HERE),
     Route(

@@ -13,7 +13,7 @@ from igor_node.http.dispatch import Call, part_id
 from igor_node.http.permissions import Reach
 from igor_node.http.routes import Reply, Route, Struct, Where
 from igor_node.ledger import commands, query_secrets
-from igor_node.trust.sealing import Sealed, seal, unseal
+from igor_node.trust.sealing import Sealed, purpose_of_secret, seal, unseal
 from igor_node.words import NAME, Conflict, Denied, Invalid, NotFound, Role, Unavailable
 
 VALUE_LIMIT_BYTES = 32 * 1024
@@ -52,7 +52,7 @@ async def set_secret(call: Call) -> Any:
         raise Unavailable("this node does not hold the cluster's key", hint="ask again in a moment")
     for number in range(TRIES):
         newest = await call.read(lambda connection: query_secrets.newest_version(connection, project, name))
-        sealed = seal(ring, purpose(project, name, newest + 1), value)
+        sealed = seal(ring, purpose_of_secret(project, name, newest + 1), value)
         try:
             # An id of its own for each: the same one again would only get the first refusal again.
             command_id = part_id(call.command_id, number) if number else call.command_id
@@ -87,16 +87,12 @@ def opened(ring: Any, wanted: query_secrets.Wanted) -> dict[str, Any]:
     found = {}
     for variable, one in wanted.by_variable.items():
         try:
-            found[variable] = unseal(ring, purpose(one.project, one.name, one.version), one.sealed).decode()
+            found[variable] = unseal(ring, purpose_of_secret(one.project, one.name, one.version), one.sealed).decode()
         except Sealed:
             return {
                 "refuse": f"secret {one.name} was sealed with a key that this cluster does not have, as after a restore; igor secret set sets it anew"
             }
     return {"values": found}
-
-
-def purpose(project: str, name: str, version: int) -> str:
-    return f"secret {project}/{name}/{version}"
 
 
 # --- small things

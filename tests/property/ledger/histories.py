@@ -24,6 +24,9 @@ from igor_node.ledger.commands import (
     ExplainWaits,
     Fire,
     FireRuns,
+    KeyMade,
+    KeysDropped,
+    KeyUsed,
     LogIn,
     NodeChanged,
     PauseJobs,
@@ -72,6 +75,7 @@ class History:
         self.makers: list[Callable[[], Command]] = [
             *[self._fire] * 8, *[self._create] * 3, *[self._place] * 12, *[self._report] * 16, *[self._cancel] * 2, *[self._lose] * 2,
             self._pause, self._resume, self._push, self._stretch, self._explain, self._prune, self._node, self._token, self._leave, self._authority,
+            self._cluster_key,
             self._secret,
             self._stage, self._stage, self._stage, self._note, self._raise,
         ]  # fmt: skip
@@ -252,6 +256,11 @@ class History:
         generation = self.chance.randint(1, 3)
         made = SetAuthority(generation=generation, certificates=self.chance.choice(("ca", "ca", "other", "")), sealed_key=b"sealed")
         return self.chance.choice((made, DropAuthority(generation=generation)))
+
+    def _cluster_key(self) -> KeyMade | KeyUsed | KeysDropped:
+        generation = self.chance.randint(1, 4)
+        made = KeyMade(generation=generation, mark=self.chance.choice((b"markmark", b"markmark", b"another1", b"")))
+        return self.chance.choice((made, made, KeyUsed(generation=generation), KeysDropped(before=generation)))
 
     def _secret(self) -> SetSecret | RemoveSecret | ResealSecrets:
         project, name, version = self.chance.choice(("", "shop")), self.chance.choice(("db", "key", "")), self.chance.randint(1, 3)

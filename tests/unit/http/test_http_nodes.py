@@ -26,7 +26,7 @@ async def join(world: World, **changes: Any) -> Any:
 async def test_a_node_joins(three: World) -> None:
     """Through any node; it gets a token of its own, the cluster's key, and whom to connect to."""
     answer = await join(three)
-    assert (answer.status, answer.value["cluster"], answer.value["key"]) == (201, "test-cluster", KEY.hex())
+    assert (answer.status, answer.value["cluster"], answer.value["key"]) == (201, "test-cluster", f"1 {KEY.hex()}\n")
     assert [member["id"] for member in answer.value["members"]] == ["n1", "n2", "n3"]
     me = await three.ask("GET", "/v1/whoami", role=None, Authorization=f"Bearer {answer.value['token']}")
     assert (me.value["role"], me.value["node"]) == ("node", "new-node")

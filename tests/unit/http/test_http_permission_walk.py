@@ -112,6 +112,7 @@ SAMPLES: dict[str, Sample] = {
     "GET /v1/node/key": Sample(also=(403,)),  # a node that is no member
     "GET /v1/backup": Sample(also=(503,)),  # these nodes give none
     "GET /favicon.ico": Sample(also=(302,)),
+    "POST /v1/cluster/ca": Sample(also=(409,)),
     "POST /v1/node/certificate": Sample(body=lambda place, project: {"request": "x"}, also=(409,)),
     "PUT /v1/secrets/{secret}": Sample(body=lambda place, project: {"value": "value"}),
     "PUT /v1/projects/{project}/secrets/{secret}": Sample(body=lambda place, project: {"value": "value"}),

@@ -167,6 +167,16 @@ def test_no_token_outlives_its_maker(maker_ends: int | None, login: bool, asked:
 )
 def test_an_admin_of_a_project_manages_its_tokens_alone(projects: tuple[str, ...], role: str, managed: bool) -> None:
     row = TokenRow(
-        token="t", role=role, name="", projects=projects, node=None, subject=None, made_by="", created_at=0, expires_at=None, revoked_at=None
+        token="t",
+        role=role,
+        name="",
+        projects=projects,
+        node=None,
+        subject=None,
+        made_by="",
+        created_at=0,
+        expires_at=None,
+        revoked_at=None,
+        hash="h",
     )
     assert grants.manages(caller(Role.ADMIN, "a"), row) is managed and grants.manages(caller(), row)

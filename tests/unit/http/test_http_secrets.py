@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from igor_node.http.api.secrets import purpose
 from igor_node.ledger import commands, query_secrets
 from igor_node.ledger.query_jobs import JOBS_PER_PAGE
 from igor_node.stream import AttemptEvent
 from igor_node.trust.keys import KeyRing
-from igor_node.trust.sealing import Sealed, unseal
+from igor_node.trust.sealing import Sealed, purpose_of_secret, unseal
 from igor_node.words import Role, wall_now
 from tests.unit.http.world import KEY, World, node_token
 
@@ -38,9 +37,9 @@ async def test_a_secret_is_sealed_before_it_is_proposed(world: World) -> None:
     again = await put(world, value="another one")
     assert (again.status, again.value["version"]) == (200, 2)
     (row,) = await world.cluster.reads.query(query_secrets.sealed)
-    assert unseal(RING, purpose("shop", "db", 2), row.sealed) == b"another one"
+    assert unseal(RING, purpose_of_secret("shop", "db", 2), row.sealed) == b"another one"
     with pytest.raises(Sealed):
-        unseal(RING, purpose("shop", "other", 2), row.sealed)
+        unseal(RING, purpose_of_secret("shop", "other", 2), row.sealed)
     for file in Path(world.folder).rglob("*"):
         if file.is_file():
             assert VALUE.encode() not in file.read_bytes() and b"another one" not in file.read_bytes(), file
@@ -54,7 +53,7 @@ async def test_whoever_was_slower_tries_again_with_the_next_version(world: World
     again = await put(world, value="another one")
     assert (again.status, again.value.get("version")) == (200, 2)
     (row,) = await world.cluster.reads.query(query_secrets.sealed)
-    assert unseal(RING, purpose("shop", "db", 2), row.sealed) == b"another one"
+    assert unseal(RING, purpose_of_secret("shop", "db", 2), row.sealed) == b"another one"
 
 
 async def test_nobody_is_shown_a_value(world: World) -> None:

@@ -157,6 +157,7 @@ class World:
             me=Me(id=name, name=name, address=url, cluster=self.cluster.cluster, version="1.2.3"),
             clock=self.clock,
             keys=Keys(KeyRing(1, {1: KEY})),
+            make_key=self._make_key,
             node_token=lambda: node_token(name),
             replica=replica,
             reads=self.cluster.reads,
@@ -194,6 +195,9 @@ class World:
     @property
     def follower(self) -> Node:
         return next(node for node in self.nodes.values() if node.name != self.cluster.leader)
+
+    async def _make_key(self) -> commands.KeyMade:
+        return commands.KeyMade(generation=2, mark=b"the next")
 
     def _view(self, node: str) -> LiveView:
         return LiveView(node=node, heard_s=self.heard_s.get(node, 0.5), clock_error_s=0.001)

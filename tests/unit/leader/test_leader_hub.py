@@ -314,9 +314,9 @@ async def test_a_wrapper_renews_with_its_own_token_from_a_leader_with_a_lease_al
 
 def test_a_renewal_token_is_good_for_its_attempt_alone():
     token = renewal_token(KEY, "r.main.1")
-    assert is_renewal_token(KEY, "r.main.1", token)
-    assert not is_renewal_token(KEY, "r.main.2", token)
-    assert not is_renewal_token(b"x" * 32, "r.main.1", token)
+    assert is_renewal_token((KEY,), "r.main.1", token)
+    assert not is_renewal_token((KEY,), "r.main.2", token)
+    assert not is_renewal_token((b"x" * 32,), "r.main.1", token)
     assert token not in renewal_hash(KEY, "r.main.1")
 
 

@@ -330,7 +330,7 @@ def test_a_node_with_another_key_never_connects(nodes, caplog):
     """Neither direction; the reason is logged once, not at every try."""
     a, b = nodes("a"), nodes("b", key=b"x" * 32)
     a.links.set_members({"b": b.address})
-    refused = "raft link with b: the node at the address of b does not hold this cluster's key"
+    refused = "raft link with b: b refuses: it does not hold this cluster's key, or this node does not hold it yet"
 
     def said() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.getMessage() == refused]
