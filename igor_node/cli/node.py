@@ -23,6 +23,7 @@ import click
 from igor_node import words
 from igor_node.cli import command
 from igor_node.cli.client import Client, segment
+from igor_node.cli.operate import REPLACED, is_replaced, waits_for
 from igor_node.cli.target import default_data_dir, normal_address, read_token_file
 from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, TLS, Join, default_name, read_settings
 
@@ -210,25 +211,22 @@ def wait_until_idle(client: Client, node: str) -> None:
         time.sleep(IDLE_LOOK_S)
 
 
-WHAT = {"key": ("the cluster's key", "key"), "ca": ("the cluster's CA", "certificate")}
-
-
 @igor_node.command("rotate", session=False, examples=["igor-node rotate key --data-dir n1", "igor-node rotate ca --data-dir n1 --no-wait"])
 @data_dir_option
 @click.option("--no-wait", is_flag=True, help="Only begin it; it goes on by itself.")
-@click.argument("what", type=click.Choice(list(WHAT)))
+@click.argument("what", type=click.Choice(list(REPLACED)))
 def rotate(data_dir: Path | None, no_wait: bool, what: str) -> None:
     """Replace the cluster's key, or its CA, while everything runs. The data directory is that of a node with admin.token in it, or IGOR_TOKEN is set.
 
     It ends when every node has what is new; nodes that are away hold it up. People log in to the page again after a new key.
     """
     client, _ = client_of(data_dir or default_data_dir())
-    name, part = WHAT[what]
+    name, part = REPLACED[what]
     try:
         generation = client.write("POST", f"/v1/cluster/{what}").value["generation"]
         click.echo(f"{name} of generation {generation} is made", err=True)
     except words.Conflict as problem:
-        if (client.get("/v1/cluster")[what] or {}).get("replaced") is not True:
+        if not is_replaced(client.get("/v1/cluster"), what):
             raise
         click.echo(f"{problem.message}", err=True)
     if not no_wait:
@@ -241,19 +239,13 @@ def wait_until_replaced(client: Client, what: str, part: str) -> None:
     said = ""
     while True:
         cluster = client.get("/v1/cluster")
-        if not cluster[what]["replaced"]:
+        if not is_replaced(cluster, what):
             return
         waits = waits_for(cluster, part)
         if waits and waits != said:
             said = waits
             click.echo(f"waiting for {waits} (Ctrl-C: it goes on by itself)", err=True)
         time.sleep(IDLE_LOOK_S)
-
-
-def waits_for(cluster: dict[str, Any], part: str) -> str:
-    lacking = [node["name"] for node in cluster["nodes"] if part in node["behind"]]
-    away = [f"{node['name']} ({node['state']})" for node in cluster["nodes"] if node["state"] == "silent"]
-    return ", ".join([*lacking, *away])
 
 
 # --- a node that does not run

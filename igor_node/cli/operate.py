@@ -12,6 +12,7 @@ from igor_node.cli.output import Column
 from igor_node.cli.session import Session
 
 UNHEARD_S = 2.0  # a heartbeat comes every second
+REPLACED = {"key": ("the cluster's key", "key"), "ca": ("the cluster's CA", "certificate")}  # as `igor-node rotate` names it -> name, part of a node
 
 NODE_COLUMNS = (
     Column("NODE", "name"),
@@ -65,11 +66,25 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         f"running   {running} of {slots} slots",
         f"ledger    applied {found.get('applied_index')} of {found.get('commit_index')}",
     ]
+    lines += [f"replacing {name}: waiting for {waits_for(found, part)}" for what, (name, part) in REPLACED.items() if is_replaced(found, what)]
     if found.get("why"):
         lines.append(f"no quorum: {found['why'].removeprefix('no quorum: ')}")
     elif not found.get("highly_available"):
         lines.append("not highly available: the loss of one more voter stops all writes")
     return [output.printable(line) for line in lines]
+
+
+def is_replaced(cluster: dict[str, Any], what: str) -> bool:
+    return (cluster.get(what) or {}).get("replaced") is True
+
+
+def waits_for(cluster: dict[str, Any], part: str) -> str:
+    """Whom or what the replacement of the key or the CA waits for."""
+    lacking = [node["name"] for node in cluster["nodes"] if part in node.get("behind", ())]
+    away = [
+        f"{node['name']} ({node['state']})" for node in cluster["nodes"] if node["state"] == "silent" and (part != "key" or node["role"] != "worker")
+    ]
+    return ", ".join([*lacking, *away]) or ("runs that began before to end" if part == "key" else "a word of each node")
 
 
 @click.command("ui", cls=Command, examples=["igor ui", "igor ui --print"])
