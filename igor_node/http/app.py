@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from igor_node.http import limits, problems
 from igor_node.http.api.table import ROUTES
@@ -51,9 +51,9 @@ def make_app(services: Services, table: tuple[Route, ...] = ROUTES) -> web.Appli
     app.on_shutdown.append(end_streams)
     app.cleanup_ctx.append(owned)
     for route in table:
-        app.router.add_route(route.method, route.path, handler_of(app, route))
+        app.router.add_route(route.method, route.path, handler_of(app, route), expect_handler=go_on)
         if route.method == "GET" and route.stream is None:
-            app.router.add_route("HEAD", route.path, handler_of(app, route))
+            app.router.add_route("HEAD", route.path, handler_of(app, route), expect_handler=go_on)
     return app
 
 
@@ -67,6 +67,15 @@ async def kept_going(work: Callable[[], Awaitable[None]]) -> None:
         except Exception:  # the edge of a task
             log.exception("in %s", work.__qualname__)
         await asyncio.sleep(AGAIN_S)
+
+
+async def go_on(request: web.Request) -> web.StreamResponse | None:
+    """Answers `Expect`: "100 Continue" where that is expected, a problem where anything else is."""
+    if request.headers["Expect"].lower() != "100-continue":
+        return problems.answer(web.HTTPExpectationFailed())
+    if request.transport is not None and request.version >= HttpVersion11:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return None
 
 
 def handler_of(app: web.Application, route: Route) -> Handler:

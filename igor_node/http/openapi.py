@@ -14,7 +14,11 @@ import msgspec
 from igor_node.http.problems import CONTENT_TYPE, Problem
 from igor_node.http.routes import JOB, RUN, NoBody, NoQuery, Route, Where, template
 
-REFUSALS = {400: "Malformed", 401: "No token", 403: "Role too small", 404: "Not found", 409: "Conflict", 422: "Invalid", 503: "No quorum"}
+REFUSALS = {
+    400: "Malformed", 401: "No token", 403: "Role too small", 404: "Not found", 405: "Another method", 409: "Conflict", 410: "Gone",
+    412: "Another version", 413: "Too large", 415: "Not JSON", 417: "Expects what cannot be", 421: "Another cluster, or not the leader",
+    422: "Invalid", 428: "A condition is missing", 429: "Too many", 431: "Headers too large", 503: "No quorum",
+}  # fmt: skip
 REF = "#/components/schemas/{name}"
 ANY = {"type": "object"}
 

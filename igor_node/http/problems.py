@@ -54,6 +54,7 @@ HTTP_TITLES: Mapping[int, tuple[str, str]] = {
     405: ("MethodNotAllowed", "this address does not know that method"),
     408: ("Timeout", "the request did not arrive in time"),
     413: ("TooLarge", "the request is too large"),
+    417: ("ExpectationFailed", "nothing but 100-continue can be expected"),
     431: ("TooLarge", "the request's headers are too large"),
 }
 
