@@ -12,6 +12,7 @@ lease + margin from when it *received* the last heartbeat that named the attempt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -215,5 +216,20 @@ class Farewell(msgspec.Struct, tag="farewell", frozen=True):
 ToNode = Welcome | HeartbeatReply | Assign | Revoke | Cancel | Acknowledge | Differs | Renew | Farewell
 
 encode = msgspec.msgpack.Encoder().encode
-decode_to_leader = msgspec.msgpack.Decoder(ToLeader).decode
-decode_to_node = msgspec.msgpack.Decoder(ToNode).decode
+
+
+def _decoder(kinds: Any) -> Callable[[bytes], Any]:
+    """Whatever cannot be read is a msgspec.DecodeError."""
+    decode = msgspec.msgpack.Decoder(kinds).decode
+
+    def whole(frame: bytes) -> Any:
+        try:
+            return decode(frame)
+        except (UnicodeDecodeError, RecursionError) as problem:
+            raise msgspec.DecodeError(str(problem)) from None
+
+    return whole
+
+
+decode_to_leader = _decoder(ToLeader)
+decode_to_node = _decoder(ToNode)

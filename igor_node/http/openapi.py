@@ -25,7 +25,7 @@ ANY = {"type": "object"}
 
 def describe_routes(routes: Sequence[Route], version: str, cookie: str = "igor_session") -> dict[str, Any]:
     shown = [route for route in routes if not route.hidden]
-    kinds = [kind for route in shown for kind in (route.body, route.answer) if kind is not None and kind is not NoBody]
+    kinds = [kind for route in shown for kind in (route.body, route.answer) if kind is not None and kind not in (NoBody, list)]
     _, components = msgspec.json.schema_components([Problem, *kinds], ref_template=REF)
     paths: dict[str, Any] = {}
     for route in shown:
@@ -82,9 +82,19 @@ def query_parameters(route: Route) -> list[dict[str, Any]]:
     return found
 
 
+def schema_of(route: Route, content_type: str) -> dict[str, Any]:
+    if content_type != "application/json":
+        return {"type": "string"}
+    if route.answer is list:
+        return {"type": "array"}
+    return ANY if route.answer is None else {"$ref": REF.format(name=route.answer.__name__)}
+
+
 def responses(route: Route) -> dict[str, Any]:
-    content_type = route.stream or "application/json"
-    schema: dict[str, Any] = {"$ref": REF.format(name=route.answer.__name__)} if route.answer is not None else ANY
-    good = {str(status): {"description": "Done", "content": {content_type: {"schema": schema}}} for status in route.statuses}
+    content_types = dict.fromkeys([*([route.stream] if route.stream else []), *route.content_types])
+    good = {
+        str(status): {"description": "Done", "content": {kind: {"schema": schema_of(route, kind)} for kind in content_types}}
+        for status in route.statuses
+    }
     problem = {CONTENT_TYPE: {"schema": {"$ref": REF.format(name="Problem")}}}
     return good | {str(status): {"description": words, "content": problem} for status, words in REFUSALS.items()}

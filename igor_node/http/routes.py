@@ -87,6 +87,7 @@ class Route:
     body: type[msgspec.Struct] | None = None
     answer: Any = None
     statuses: Sequence[int] = (200,)
+    content_types: Sequence[str] = ("application/json",)  # of a good answer
     body_limit: int = BODY_LIMIT_BYTES
     stream: str | None = None  # the content type of an answer that goes on
     own_token: bool = False  # asks for a token that is none of the ledger's tokens, and checks it itself

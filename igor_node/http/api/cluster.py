@@ -499,7 +499,8 @@ ROUTES = (
     Route(method="GET", path="/v1/node", handler=show_node, summary="This very node, and where it reaches the others", nodes=True, where=Where.HERE,
           reach=Reach.OPEN, answer=NodeAnswer),
     Route(method="GET", path="/v1/nodes", handler=list_nodes, summary="The nodes", nodes=True, reach=Reach.OPEN),
-    Route(method="GET", path="/v1/nodes/live", handler=live_nodes, summary="What the leader knows from heartbeats", nodes=True, where=Where.HERE),
+    Route(method="GET", path="/v1/nodes/live", handler=live_nodes, answer=list, summary="What the leader knows from heartbeats", nodes=True,
+          where=Where.HERE),
     Route(
         method="POST", path="/v1/nodes", handler=join, summary="Join: register a node", role=Role.NODE, join=True, where=Where.WRITE, body=JoinBody,
         statuses=(201, 200),
@@ -545,7 +546,8 @@ ROUTES = (
     ),
     Route(method="GET", path="/healthz", handler=healthz, summary="Alive", role=None, where=Where.HERE, any_host=True),
     Route(method="GET", path="/readyz", handler=readyz, summary="Quorum and caught up", role=None, where=Where.HERE, any_host=True),
-    Route(method="GET", path="/metrics", handler=metrics, summary="Figures for Prometheus", nodes=True, where=Where.HERE),
+    Route(method="GET", path="/metrics", handler=metrics, summary="Figures for Prometheus", nodes=True, where=Where.HERE,
+          content_types=("text/plain",)),
     Route(method="GET", path="/v1/openapi.json", handler=openapi, summary="This API as OpenAPI 3.1", nodes=True, where=Where.HERE,
           reach=Reach.OPEN),
 )  # fmt: skip
