@@ -28,7 +28,7 @@ STRANGERS_LIMIT = 64  # connections that have not proved anything yet; for one m
 INCOMING_LIMIT = 256
 
 COMPLAINTS_KEPT = 16  # reasons of one peer that are not said again
-
+QUIET_S = 60.0  # in which no more than so many are told
 
 log = logging.getLogger("raft")
 
@@ -78,6 +78,7 @@ class Links:
         self._hints: dict[NodeId, str] = {}  # and what somebody said
         self._unflushed: set[Outgoing] = set()
         self._complaints: dict[NodeId, set[str]] = {}
+        self._quiet_until: dict[NodeId, float] = {}
         self._closed = False
 
     # --- any thread
@@ -210,16 +211,21 @@ class Links:
         self._match_outgoing()
 
     def complain(self, peer: NodeId, reason: str) -> None:
-        """Once a reason, not once a try."""
+        """Once a reason, not once a try; a stranger that says something else each time is not told of for ever."""
         said = self._complaints.setdefault(peer, set())
         if reason not in said:
             if len(said) >= COMPLAINTS_KEPT:
+                if self.monotonic() < self._quiet_until.get(peer, 0.0):
+                    return
                 said.clear()
+            if not said:
+                self._quiet_until[peer] = self.monotonic() + QUIET_S
             said.add(reason)
             log.warning("raft link with %s: %s", peer, "".join(letter if letter.isprintable() else "?" for letter in reason))
 
     def content(self, peer: NodeId) -> None:
         self._complaints.pop(peer, None)
+        self._quiet_until.pop(peer, None)
 
     def is_known(self, peer: NodeId) -> bool:
         return peer in self._learned or peer in self._members

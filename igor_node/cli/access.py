@@ -178,6 +178,7 @@ TOKEN_COLUMNS = (
     Column("CREATED", "created_at", "time"),
     Column("MADE BY", "made_by", wide=True),
     Column("EXPIRES", "expires_at", "time"),
+    Column("LAST USED", "last_used_at", "time"),
 )
 
 

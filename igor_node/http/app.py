@@ -35,7 +35,7 @@ def make_app(services: Services, table: tuple[Route, ...] = ROUTES) -> web.Appli
 
     async def owned(app: web.Application) -> AsyncIterator[None]:
         front = app[FRONT] = Front(services, table)
-        works = (front.heard.watch, front.identities.watch, front.watch_streams, front.hub.watch)
+        works = (front.heard.watch, front.identities.watch, front.identities.tell_uses, front.watch_streams, front.hub.watch)
         tasks = [asyncio.create_task(kept_going(work)) for work in works]
         yield
         for task in tasks:

@@ -12,6 +12,7 @@ no use elsewhere. A node that forwards says for whom (`Igor-Client`, `Igor-Peer`
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import sqlite3
 from collections import OrderedDict
@@ -28,13 +29,15 @@ from igor_node.http.failures import Failures
 from igor_node.http.limits import TOKENS_CACHED
 from igor_node.http.services import Services
 from igor_node.http.sessions import NotOurs, Session
-from igor_node.words import SECOND, Instant, Role, Unauthenticated, Unavailable, format_instant, parse_instant
+from igor_node.words import SECOND, Instant, Role, Unauthenticated, Unavailable, format_instant, new_id, parse_instant
 
 TOKENS = frozenset({"tokens"})
 ASKING_AT_ONCE = 5  # strangers with made-up tokens cannot make this node flood the leader
 ASK_WITHIN_S = 1.0
 WHO = "/v1/whoami"  # what nodes ask each other; it is not asked on
 NOT_NOW = (502, 503)  # of a node that cannot say
+TELL_USES_S = 60.0
+USES_LIMIT = 500  # told at once
 USED_EVERY_NS = 60 * SECOND  # a token's last use is told to the minute
 log = structlog.get_logger("http")
 
@@ -66,7 +69,8 @@ class Identities:
         self._asking = 0
         self._goal: int | None = None  # where the log here ended when a leader was first heard
         self._caught_up = False
-        self.uses: dict[str, Instant] = {}  # token -> when it was last used here; whoever writes it down takes it away
+        self._noted: OrderedDict[str, Instant] = OrderedDict()  # token -> when its use was noted last
+        self.uses: OrderedDict[str, Instant] = OrderedDict()  # and what of that the leader was not told yet
 
     async def watch(self) -> None:
         """Forgets what was remembered whenever a token was made or revoked."""
@@ -151,9 +155,27 @@ class Identities:
         return kept
 
     def _note_use(self, caller: Caller) -> None:
+        """To the minute; nodes use theirs all the time."""
         now = self._services.clock.now()
-        if caller.token and now - self.uses.get(caller.token, 0) >= USED_EVERY_NS and (len(self.uses) < TOKENS_CACHED or caller.token in self.uses):
-            self.uses[caller.token] = now
+        if caller.token and caller.node is None and now - self._noted.get(caller.token, 0) >= USED_EVERY_NS:
+            self._noted[caller.token] = self.uses[caller.token] = now
+            _shorten(self._noted)
+            _shorten(self.uses)
+
+    async def tell_uses(self) -> None:
+        """Tells the leader when tokens were last used here. What it could not be told waits."""
+        while True:
+            await asyncio.sleep(TELL_USES_S)
+            leader, told = self._services.leader_address(), dict(list(self.uses.items())[:USES_LIMIT])
+            if not told or leader is None:
+                continue
+            headers = {"Authorization": f"Bearer {self._services.node_token()}", forward.COMMAND: new_id(self._services.clock.now())}
+            try:
+                status, _, _ = await self._forwarder.post_json(leader, "/v1/tokens/uses", msgspec.json.encode({"uses": told}), headers, ASK_WITHIN_S)
+            except (forward.NotReached, forward.BrokenOff):
+                continue
+            if status == 200:
+                self.uses = OrderedDict((token, at) for token, at in self.uses.items() if at != told.get(token))
 
     # --- sessions
 

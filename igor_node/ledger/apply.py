@@ -35,7 +35,7 @@ from igor_node.ledger.apply_reports import attempts_lost, report_events
 from igor_node.ledger.apply_runs import create_run, fire_runs
 from igor_node.ledger.apply_secrets import remove_secret, reseal_secrets, set_secret
 from igor_node.ledger.apply_staged import stage_push
-from igor_node.ledger.apply_tokens import create_token, end_session, log_in, revoke_token
+from igor_node.ledger.apply_tokens import create_token, end_session, log_in, note_token_uses, revoke_token
 from igor_node.ledger.commands import Command, Refused, Result, decode_result, encode_result
 from igor_node.ledger.transaction import LATEST, BrokenInvariant, Transaction
 from igor_node.ledger.versions import INSTALL, Apply, CommandSet, Step
@@ -60,6 +60,7 @@ APPLY: Mapping[type[Command], Apply] = {
     commands.ResealSecrets: reseal_secrets,
     commands.CreateToken: create_token,
     commands.RevokeToken: revoke_token,
+    commands.NoteTokenUses: note_token_uses,
     commands.LogIn: log_in,
     commands.EndSession: end_session,
     commands.PushProject: push_project,

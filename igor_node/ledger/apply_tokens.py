@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from igor_node.ledger import schema
-from igor_node.ledger.commands import CreateToken, Done, EndSession, LogIn, Refused, Result, RevokeToken
+from igor_node.ledger.commands import CreateToken, Done, EndSession, LogIn, NoteTokenUses, Refused, Result, RevokeToken
 from igor_node.ledger.transaction import Transaction, to_json
 from igor_node.words import NAME, Role
 
@@ -18,6 +18,7 @@ PROJECTS_LIMIT = 100  # of one token; more is a token for all
 NAME_CHARACTERS = 100
 LOGINS_LIMIT = 10  # of one person at once: some browsers and machines; the oldest ends
 ENDED_SESSIONS_LIMIT = 100_000
+USES_LIMIT = 1_000  # in one command
 PEOPLE = (Role.VIEWER, Role.OPERATOR, Role.DEPLOYER, Role.ADMIN)
 
 
@@ -36,6 +37,15 @@ def create_token(tx: Transaction, command: CreateToken) -> Result:
     tx.event("token", action="created", token=command.token, role=command.role, name=command.name)
     tx.touch("tokens")
     return Done({"token": command.token})
+
+
+def note_token_uses(tx: Transaction, command: NoteTokenUses) -> Result:
+    """Only forward, and never beyond the ledger's own time. It is no change that anybody waits for."""
+    if len(command.uses) > USES_LIMIT:
+        return Refused("Invalid", f"{len(command.uses)} uses are too many", f"expected at most {USES_LIMIT}")
+    for token, at in sorted(command.uses.items()):
+        tx.execute(schema.NOTE_TOKEN_USE, (min(at, tx.time), token))
+    return Done({"noted": len(command.uses)})
 
 
 def _unfit(projects: tuple[str, ...], name: str) -> Refused | None:

@@ -141,6 +141,12 @@ class RevokeToken(Command, frozen=True, kw_only=True, omit_defaults=True, tag="r
     token: str
 
 
+class NoteTokenUses(Command, frozen=True, kw_only=True, omit_defaults=True, tag="note_token_uses"):
+    """Token -> when it was last used on the node that tells. Those of nodes are left out: they are used all the time."""
+
+    uses: dict[str, int]
+
+
 class LogIn(Command, frozen=True, kw_only=True, omit_defaults=True, tag="log_in"):
     """A person whom the provider of identities vouches for: a token that ends by itself. Earlier log-ins of the same `subject` end when they are
     wider than this one, or too many. `role` "": the provider knows the person, the settings give them nothing; all their log-ins end."""
@@ -328,6 +334,7 @@ AnyCommand = (
     | ResealSecrets
     | CreateToken
     | RevokeToken
+    | NoteTokenUses
     | LogIn
     | EndSession
     | PushProject

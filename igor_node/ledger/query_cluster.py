@@ -103,12 +103,13 @@ class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None
     revoked_at: int | None
     hash: str
+    last_used_at: int | None = None  # to the minute
 
     def good_at(self, now: int) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-_TOKENS = "SELECT token, role, name, projects, node, subject, made_by, created_at, expires_at, revoked_at, hash FROM tokens"
+_TOKENS = "SELECT token, role, name, projects, node, subject, made_by, created_at, expires_at, revoked_at, hash, last_used_at FROM tokens"
 
 
 def tokens(connection: sqlite3.Connection) -> list[TokenRow]:
@@ -118,5 +119,5 @@ def tokens(connection: sqlite3.Connection) -> list[TokenRow]:
 def _token(row: Sequence[Any]) -> TokenRow:
     return TokenRow(
         token=row[0], role=row[1], name=row[2], projects=tuple(msgspec.json.decode(row[3])), node=row[4], subject=row[5], made_by=row[6],
-        created_at=row[7], expires_at=row[8], revoked_at=row[9], hash=row[10],
+        created_at=row[7], expires_at=row[8], revoked_at=row[9], hash=row[10], last_used_at=row[11],
     )  # fmt: skip

@@ -121,13 +121,14 @@ RESEAL_SECRET = "UPDATE secrets SET sealed = ? WHERE project = ? AND name = ? AN
 TOKENS = """
 CREATE TABLE tokens(
   token TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, role TEXT NOT NULL, name TEXT NOT NULL, projects TEXT NOT NULL, node TEXT, subject TEXT,
-  made_by TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER
+  made_by TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER, last_used_at INTEGER
 ) STRICT, WITHOUT ROWID"""
 """`hash`: SHA-256 of the secret, as hex digits. `projects`: JSON list, empty for all. `node`: whose own token it is. `subject`: of a log-in."""
 TOKENS_OF_SUBJECT = "CREATE INDEX tokens_of_subject ON tokens(subject, created_at) WHERE subject IS NOT NULL"
 SELECT_TOKEN = "SELECT hash, revoked_at, expires_at FROM tokens WHERE token = ?"
 SELECT_TOKEN_BY_HASH = "SELECT token FROM tokens WHERE hash = ?"
-INSERT_TOKEN = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+INSERT_TOKEN = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)"
+NOTE_TOKEN_USE = "UPDATE tokens SET last_used_at = ?1 WHERE token = ?2 AND node IS NULL AND (last_used_at IS NULL OR last_used_at < ?1)"
 COUNT_TOKENS = "SELECT count(*) FROM tokens WHERE node IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)"
 SELECT_LOGINS = """
 SELECT token, role, projects FROM tokens WHERE subject = ? AND revoked_at IS NULL AND expires_at > ? ORDER BY created_at DESC, token DESC"""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from aiohttp import web
 
 from igor_node.http import grants, origins, sessions
 from igor_node.http.api.jobs import text
 from igor_node.http.auth import compose_token, derive_secret, hash_secret
 from igor_node.http.dispatch import Call
-from igor_node.http.identity import find_token
+from igor_node.http.identity import USES_LIMIT, find_token
 from igor_node.http.limits import LINK_S
 from igor_node.http.permissions import Reach
 from igor_node.http.routes import NoBody, Reply, Route, Struct, Where
@@ -100,7 +101,19 @@ def token_json(row: query_cluster.TokenRow) -> dict[str, Any]:
         "made_by": row.made_by,
         "created_at": text(row.created_at),
         "expires_at": text(row.expires_at),
+        "last_used_at": text(row.last_used_at),
     }
+
+
+class UsesBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`uses`: token -> when, in nanoseconds since 1970."""
+
+    uses: Annotated[dict[str, int], msgspec.Meta(max_length=USES_LIMIT)]
+
+
+async def note_uses(call: Call) -> Any:
+    """A node tells which tokens were used there."""
+    return await call.propose(commands.NoteTokenUses(uses=call.body.uses))
 
 
 async def revoke_token(call: Call) -> Any:
@@ -200,6 +213,10 @@ class LoginQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 ROUTES = (
+    Route(
+        method="POST", path="/v1/tokens/uses", handler=note_uses, summary="Between nodes: when tokens were last used", role=Role.NODE,
+        where=Where.WRITE, body=UsesBody, keyed=False,
+    ),
     Route(method="GET", path="/v1/whoami", handler=who_am_i, summary="Whose token this is", nodes=True, join=True, reach=Reach.OPEN,
           where=Where.HERE),
     Route(method="GET", path="/v1/tokens", handler=list_tokens, summary="Tokens that are good, without their secrets", role=Role.ADMIN,

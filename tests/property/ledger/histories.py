@@ -29,6 +29,7 @@ from igor_node.ledger.commands import (
     KeyUsed,
     LogIn,
     NodeChanged,
+    NoteTokenUses,
     PauseJobs,
     Placement,
     Prune,
@@ -248,6 +249,7 @@ class History:
                 LogIn(token=token, hash=hashed, subject="ann", name="ann", role=self.chance.choice(("admin", "viewer", "")), projects=projects,
                       expires_at=self.book.now + self.chance.randint(0, 10**12)),
                 RevokeToken(token=token),
+                NoteTokenUses(uses={token: self.book.now - self.chance.randint(-100, 100), "t1": 5}),
                 EndSession(session=token, until=self.book.now + self.chance.randint(0, 10**12)),
             )
         )  # fmt: skip

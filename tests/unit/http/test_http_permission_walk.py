@@ -122,6 +122,7 @@ SAMPLES: dict[str, Sample] = {
     "POST /v1/tokens": Sample(body=lambda place, project: {"role": "viewer", "projects": [project]}),
     "PUT /v1/projects/{project}": Sample(body=definitions, headers={"If_Match": '"1"'}),
     "POST /v1/projects/{project}/plan": Sample(body=definitions),
+    "POST /v1/tokens/uses": Sample(body=lambda place, project: {"uses": {"t": 1}}),
     "POST /v1/logins": Sample(
         body=lambda place, project: LOG_IN, headers={"Igor_Seal": seal(KEY, json.dumps(LOG_IN, separators=(",", ":")).encode())}
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from igor_node.ledger import apply_tokens, query_cluster
-from igor_node.ledger.commands import CreateToken, EndSession, LogIn, Prune, RegisterNode, RevokeToken
+from igor_node.ledger.commands import CreateToken, EndSession, LogIn, NoteTokenUses, Prune, RegisterNode, RevokeToken
 from igor_node.words import SECOND
 from tests.unit.ledger.book import Book
 
@@ -136,3 +136,14 @@ def test_tokens_that_ended_are_forgotten_but_those_of_nodes(book: Book) -> None:
     book.now += HOUR
     book.done(Prune(runs_before=book.now, results_before=0, events_before=0))
     assert [row.token for row in book.read(query_cluster.tokens)] == ["good", "t-n", "t-n2"]
+
+
+def test_the_last_use_of_a_token_goes_forward_and_not_beyond_now(book: Book) -> None:
+    """Nodes tell what they saw in any order, by clocks of their own; those of nodes are used all the time."""
+    book.done(CreateToken(token="t", hash="h", role="viewer"))
+    book.done(RegisterNode(node="a", name="a", address="127.0.0.1:1", slots=1, token_id="n-a", token_hash="of a"))
+    for told, kept in ((-20, -20), (-30, -20), (-10, -10), (+HOUR, 0)):
+        book.done(NoteTokenUses(uses={"t": book.now + told, "n-a": book.now, "nobody": 1}))
+        rows = {row.token: row.last_used_at for row in book.read(query_cluster.tokens)}
+        assert rows["t"] == book.now + kept and rows.get("n-a") is None
+    assert book.refused(NoteTokenUses(uses={str(n): 1 for n in range(2_000)})).error == "Invalid"

@@ -13,7 +13,7 @@ from raft import connections, wire
 from raft import links as links_module
 from raft.addresses import look_up
 from raft.interface import Entry
-from raft.links import Links
+from raft.links import COMPLAINTS_KEPT, QUIET_S, Links
 from raft.messages import Append, TimeoutNow
 
 KEY = b"k" * 32
@@ -391,3 +391,17 @@ def test_a_connection_for_messages_is_dead_when_nobody_acknowledges(nodes) -> No
     turn_until(lambda: ("connected", "other") in one.heard, one, other)
     (link,) = one.links._outgoing.values()
     assert link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == connections.UNHEARD_MS
+
+
+def test_a_stranger_that_says_something_else_each_time_does_not_fill_the_log(nodes, caplog):
+    """So many reasons in a minute, and no more; then it is told of again."""
+    (a,) = [nodes("a")]
+    now = [1_000.0]
+    a.links.monotonic = lambda: now[0]
+    for number in range(500):
+        a.links.complain("a stranger", f"it is of cluster {number}")
+    assert len(caplog.records) == COMPLAINTS_KEPT
+    now[0] += QUIET_S
+    for number in range(500, 1_000):
+        a.links.complain("a stranger", f"it is of cluster {number}")
+    assert len(caplog.records) == 2 * COMPLAINTS_KEPT
