@@ -45,6 +45,7 @@ check: format lint test-fast
 bench: $(READY)  ## prints tables, writes JSON into out/
 	$(BIN)/python -m bench.commit --ledger
 	$(BIN)/python -m bench.tls
+	$(BIN)/python -m bench.reconnect
 	$(BIN)/python -m bench.catch_up
 	$(BIN)/python -m bench.backup
 	$(BIN)/python -m bench.starts
