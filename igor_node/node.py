@@ -70,6 +70,7 @@ LOOK_AROUND_S = (0.3, 0.9)  # between two rounds of asking for the others while 
 NOTE_PEERS_S = 0.2  # how soon an address that was learned is kept
 ASK_MEMBERS_NS = 60 * SECOND  # how often a node without a ledger asks for the members
 HAND_OVER_S = 1.5  # a planned stop costs no election time-out
+SECRETS_PATIENCE_S = 1.0  # with the leader; commands are handed out longer than that before they are due
 REINSTALL_PAUSE_S = 1.0
 PIN_TIMEOUT_S = 5.0  # until a peer has shown its certificates
 RENEW_LOOK_S = 600.0  # between two looks at the certificate's end
@@ -464,16 +465,27 @@ class Node:
         return await ask_node(method, f"{leader}{path}", self._node_token(), body, self._asking())
 
     async def _secrets(self, attempt: str) -> dict[str, Any]:
-        """What the wrapper of an attempt on this node is given: from the ledger here where it is up to that, else from the leader."""
-        if self.keys.ring is not None and self._holds_ledger():
-            try:
-                wanted = await self.reads.query(lambda connection: query_secrets.wanted_by(connection, attempt))
-                given = opened(self.keys.ring, wanted)
-                if "refuse" not in given:  # what is missing here, or sealed with a key that has not come yet, may be there
-                    return given
-            except (NotFound, Unavailable):
-                pass  # this ledger may be behind
-        return await self._ask_leader("POST", f"/v1/attempts/{attempt}/secrets")
+        """What the wrapper of an attempt on this node is given. The leader is asked, since the ledger here may be behind a value that was set just
+        now; where it does not answer, what is here will do: whoever hands out a command before it is due counts on no leader at that moment."""
+        try:
+            async with asyncio.timeout(SECRETS_PATIENCE_S):
+                return await self._ask_leader("POST", f"/v1/attempts/{attempt}/secrets")
+        except (Unavailable, TimeoutError) as problem:
+            given = await self._secrets_here(attempt)
+            if given is None:
+                raise Unavailable(f"the leader gives no secrets: {problem or 'it does not answer'}") from None
+            return given
+
+    async def _secrets_here(self, attempt: str) -> dict[str, Any] | None:
+        """From this node's own ledger. None: it does not have them, or is behind the attempt, or the key has not come yet."""
+        if self.keys.ring is None or not self._holds_ledger():
+            return None
+        try:
+            wanted = await self.reads.query(lambda connection: query_secrets.wanted_by(connection, attempt))
+        except NotFound:
+            return None
+        given = opened(self.keys.ring, wanted)
+        return None if "refuse" in given else given
 
     def _labels(self) -> dict[str, str]:
         """With one for each user as whom commands may run here."""

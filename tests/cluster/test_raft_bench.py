@@ -72,3 +72,12 @@ def test_tls_prints_a_table_and_writes_json(tmp_path):
     assert report["one_in_flight_p50_ms_ratio"] > 0 and report["many_in_flight_a_second_with_tls"] > 0
     assert "one in flight p50 ms with tls" in done.stdout
     assert children_named("raft_node.py", f"IGOR_TEST_MARKER={tmp_path}") == []
+
+
+def test_reconnect_prints_a_table_and_writes_json(tmp_path):
+    written = tmp_path / "reconnect.json"
+    done = run("bench.reconnect", str(tmp_path), written, "--nodes", "5", "--seconds", "2")
+    report = json.loads(written.read_text())
+    assert done.returncode == (0 if report["goals_met"] else 1), done.stderr
+    assert report["rounds"] >= 1 and report["quiet_p50_ms"] > 0 and report["while_they_come_back_p99_ms"] > 0
+    assert "while they come back p99 ms" in done.stdout

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from igor_node import node as node_module
 from igor_node.ledger import query_secrets
 from igor_node.node import Node
 from igor_node.trust.keys import KeyRing, Keys
 from igor_node.trust.sealing import purpose_of_secret, seal
+from igor_node.words import Unavailable
 from raft.interface import Applied, Member, Members
 
 MEMBERS = Members(voters=(Member("a", "127.0.0.1:1"), Member("b", "127.0.0.1:2"), Member("c", "127.0.0.1:3")))
@@ -42,24 +44,35 @@ def test_who_is_told_that_it_is_not_known_answers_as_soon_as_it_hears_a_leader(n
     assert node._holds_ledger()
 
 
-async def test_what_a_node_cannot_open_yet_it_asks_of_the_leader(node: Any) -> None:
-    """Its ledger may hold a secret that was sealed with a newer key than has come to it: no reason to fail an attempt."""
-    newer = KeyRing(2, {2: bytes(32)})
-    sealed = seal(newer, purpose_of_secret("shop", "db", 1), b"value")
+async def test_secrets_are_the_leaders_and_where_it_is_silent_those_of_the_ledger_here(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that was set just now may not be here yet. What is sealed with a key that has not come is no reason to fail an attempt."""
+    ring = KeyRing(2, {2: bytes(32)})
+    sealed = seal(ring, purpose_of_secret("shop", "db", 1), b"value")
     secret = query_secrets.SealedSecret(project="shop", name="db", version=1, sealed=sealed)
     wanted = query_secrets.Wanted(node="a", project="shop", by_variable={"DB": secret}, missing=())
 
     async def query(_: Any) -> Any:
         return wanted
 
-    async def ask_leader(*asked: str) -> Any:
-        return {"values": {"DB": "the leader's"}, "asked": asked}
+    async def tells(*asked: str) -> Any:
+        return {"values": {"DB": "set just now"}, "asked": asked}
 
-    node.reads, node._ask_leader = SimpleNamespace(query=query), ask_leader
-    node.keys = SimpleNamespace(ring=KeyRing(1, {1: bytes(32)}))
-    assert (await node._secrets("r.main.1"))["asked"] == ("POST", "/v1/attempts/r.main.1/secrets")
-    node.keys = SimpleNamespace(ring=newer)
-    assert await node._secrets("r.main.1") == {"values": {"DB": "value"}}
+    async def refuses(*_: str) -> Any:
+        raise Unavailable("no leader is known")
+
+    async def hangs(*_: str) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(node_module, "SECRETS_PATIENCE_S", 0.01)
+    node.reads, node.keys = SimpleNamespace(query=query), SimpleNamespace(ring=ring)
+    node._ask_leader = tells
+    assert await node._secrets("r.main.1") == {"values": {"DB": "set just now"}, "asked": ("POST", "/v1/attempts/r.main.1/secrets")}
+    for silent in (refuses, hangs):
+        node._ask_leader, node.keys = silent, SimpleNamespace(ring=ring)
+        assert await node._secrets("r.main.1") == {"values": {"DB": "value"}}
+        node.keys = SimpleNamespace(ring=KeyRing(1, {1: bytes(32)}))
+        with pytest.raises(Unavailable):
+            await node._secrets("r.main.1")
 
 
 def test_who_was_taken_out_answers_once_it_is_up_to_its_return(node: Any) -> None:
