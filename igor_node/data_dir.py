@@ -49,6 +49,7 @@ class Identity(msgspec.Struct, frozen=True, omit_defaults=False):
     pid: int = 0
     labels: dict[str, str] = {}
     slots: int = 1
+    ephemeral: bool = False  # it leaves when it stops
 
 
 class DataDir:

@@ -226,6 +226,9 @@ class Node:
 
     async def _become(self, known: Identity | None, address: str) -> Identity:
         if known is not None:
+            if self.join is not None and self.join.ephemeral and not known.ephemeral:
+                hint = "leave --ephemeral out; or take this node out (igor-node leave) and join anew with --reset"
+                raise Invalid(f"{self.data.path} is node {known.name}, which joined to stay", hint=hint)
             if self.join is not None and self.join.token is not None and not certified.knows_ca(self.data, fingerprint_in(self.join.token)):
                 raise RefusedByCluster(
                     "the token is of another cluster",
@@ -276,7 +279,7 @@ class Node:
             return
         body = {
             "id": known.id, "name": known.name, "address": address, "labels": known.labels, "slots": known.slots, "version": __version__,
-            "cluster": known.cluster, "epoch": self.epoch, **self._signing_request(known.id, address),
+            "cluster": known.cluster, "epoch": self.epoch, "ephemeral": known.ephemeral, **self._signing_request(known.id, address),
         }  # fmt: skip
         try:
             answer = await ask_to_join(self._told(), self.join.token or self._node_token(), body, within_s=0, tls=self._asking())
@@ -304,7 +307,7 @@ class Node:
         tls = await self._pin(token)
         body = {
             "id": node, "name": name, "address": address, "labels": labels, "slots": slots, "version": __version__,
-            **self._signing_request(node, address),
+            "ephemeral": self.join.ephemeral, **self._signing_request(node, address),
         }  # fmt: skip
         answer = await ask_to_join(self._told(), token, body, tls=tls)
         self.epoch = answer["epoch"]
@@ -316,7 +319,7 @@ class Node:
         self.data.remove("node.id")
         return Identity(
             name=answer.get("name", name), id=node, cluster=answer["cluster"], address=address, pid=os.getpid(), labels=labels, slots=slots,
-            listen=self.listening, tls=self.tls,
+            listen=self.listening, tls=self.tls, ephemeral=self.join.ephemeral,
         )  # fmt: skip
 
     # --- TLS
@@ -539,6 +542,7 @@ class Node:
                 await self.stop.wait()
                 log.info("stopping", reason=self.refused or self.halted or "asked to stop")
                 await self._hand_over()
+                await self._leave_if_ephemeral()
                 for task in work:
                     task.cancel()
 
@@ -637,6 +641,17 @@ class Node:
                     log.info("handed the leadership over")
             except (NotLeader, Unknown, Halted):
                 return  # nobody could take it, so they elect
+
+    async def _leave_if_ephemeral(self) -> None:
+        """Unless something runs here, which goes on: then the leader takes it out when it has been lost for its lease."""
+        if not self.identity.ephemeral or self.refused is not None or self.halted is not None:
+            return
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._ask_leader("DELETE", f"/v1/nodes/{self.identity.id}")
+            log.info("left the cluster")
+        except (IgorError, TimeoutError) as problem:
+            log.warning("an ephemeral node stops and could not leave; it is taken out when it is lost", reason=str(problem) or "no answer in time")
 
     # --- a ledger that is not what the majority's is
 

@@ -80,11 +80,13 @@ class NodeSettings:
 
 @dataclass(frozen=True)
 class Join:
-    """`igor-node join`: base URLs of peers, a token of role node. `reset`: what D holds of another cluster may be thrown away."""
+    """`igor-node join`: base URLs of peers, a token of role node. `reset`: what D holds of another cluster may be thrown away.
+    `ephemeral`: the node never votes, and leaves when it stops."""
 
     peers: tuple[str, ...]
     token: str | None = None
     reset: bool = False
+    ephemeral: bool = False
 
 
 def default_slots() -> int:

@@ -99,14 +99,17 @@ def start(data_dir: Path | None, **options: Any) -> int:
 @click.argument("peers", nargs=-1, required=True, metavar="PEER...")
 @click.option("--token", metavar="T", help="A token of role node (or admin) of that cluster.")
 @click.option("--token-file", metavar="F", help="Where the token is; - is standard input.")
+@click.option("--ephemeral", is_flag=True, help="A node that never votes, and leaves the cluster when it stops or is lost.")
 @click.option("--reset", is_flag=True, help="Throw away what D holds of another cluster.")
 @node_options
-def join(peers: tuple[str, ...], token: str | None, token_file: str | None, reset: bool, data_dir: Path | None, **options: Any) -> int:
+def join(
+    peers: tuple[str, ...], token: str | None, token_file: str | None, ephemeral: bool, reset: bool, data_dir: Path | None, **options: Any
+) -> int:
     """Join the cluster of PEER (HOST:PORT or URL) and serve; on a data directory that belongs to it, go on."""
     if token and token_file:
         raise click.UsageError("expected --token or --token-file, not both")
     given = read_token_file(token_file) if token_file else token or os.environ.get("IGOR_TOKEN") or None
-    return serve(data_dir, options, Join(tuple(normal_address(peer) for peer in peers), given, reset))
+    return serve(data_dir, options, Join(tuple(normal_address(peer) for peer in peers), given, reset, ephemeral))
 
 
 def serve(data_dir: Path | None, options: dict[str, Any], joining: Join | None) -> int:

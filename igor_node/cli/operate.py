@@ -16,7 +16,7 @@ REPLACED = {"key": ("the cluster's key", "key"), "ca": ("the cluster's CA", "cer
 
 NODE_COLUMNS = (
     Column("NODE", "name"),
-    Column("ROLE", "role"),
+    Column("ROLE", lambda node: f"{node['role']}, ephemeral" if node.get("ephemeral") else node["role"]),
     Column("STATE", lambda node: state_of(node), "state"),
     Column("LEADER", lambda node: "*" if node.get("leader") else ""),
     Column("RUNNING", lambda node: f"{node.get('running', 0)}/{node.get('slots', 0)}", "number"),

@@ -74,6 +74,7 @@ class Autopilot:
                 and announced[node.node].version >= version,  # an older program halts at its first look into the ledger
                 gone=node.state == NodeState.LOST,
                 caught_up=node.node in caught_up,
+                ephemeral=node.ephemeral,
             )
             for node in nodes
         ]

@@ -74,8 +74,8 @@ class NodeWatch:
         await self._lose(node, given_up, decision=OnNodeLoss.FAIL)
         if not silent and node.state in (NodeState.SILENT, NodeState.LOST) and self._hub.was_heard(node.node):
             await self._say(node, NodeState.UP, "heard again")
-        elif node.state == NodeState.LOST and not attempts and gave_up_its_name(node.name, node.node):
-            await self._reign.propose(RemoveNode(node=node.node, reason="another node has its name"))
+        elif node.state == NodeState.LOST and not attempts and (reason := _reason_to_remove(node)):
+            await self._reign.propose(RemoveNode(node=node.node, reason=reason))
             self._read_at = -1
         elif silent and node.state == NodeState.UP:
             await self._say(node, NodeState.SILENT, f"no heartbeat for {format_span((now - heard) // SECOND * SECOND)}")
@@ -102,6 +102,13 @@ class NodeWatch:
         log.info("node %s is %s: %s", node.name, state, reason)
         await self._reign.propose(NodeChanged(node=node.node, state=state, reason=reason))
         self._read_at = -1
+
+
+def _reason_to_remove(node: NodeRow) -> str:
+    """Of a lost node about whose attempts nothing is to be decided any more; empty: it may come back."""
+    if gave_up_its_name(node.name, node.node):
+        return "another node has its name"
+    return "it was ephemeral, and is lost" if node.ephemeral else ""
 
 
 def _is_gone(attempts: Sequence[OpenAttempt], lost: Sequence[OpenAttempt], unheard: int) -> bool:

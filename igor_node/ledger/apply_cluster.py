@@ -66,7 +66,8 @@ def register_node(tx: Transaction, command: RegisterNode) -> Result:
     if known and row[:5] == new:
         return Done({"node": command.node, "changed": False})
     state, reason = (row[5], row[6]) if known else (NodeState.UP, "")
-    tx.execute(schema.UPSERT_NODE, (command.node, *new, state, reason, tx.time, tx.time))
+    ephemeral = row[8] if known else int(command.ephemeral)  # for as long as it belongs to the cluster
+    tx.execute(schema.UPSERT_NODE, (command.node, *new, state, reason, tx.time, tx.time, ephemeral))
     tx.event("node", node=command.node, action="changed" if known else "joined", name=command.name, state=state)
     tx.touch("nodes")
     return Done({"node": command.node, "changed": True})

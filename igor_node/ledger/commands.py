@@ -37,7 +37,8 @@ class RaiseLedgerVersion(Command, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class RegisterNode(Command, frozen=True, kw_only=True, omit_defaults=True, tag="register_node"):
-    """A node joined, or came back with another address, name, label or number of slots. `token_hash` hex SHA-256, set at the first time."""
+    """A node joined, or came back with another address, name, label or number of slots. `token_hash` hex SHA-256, set at the first time.
+    `ephemeral`: it never votes, and is taken out when it stops or is lost; of a node that is known what it was at first stays."""
 
     node: str
     name: str
@@ -47,6 +48,7 @@ class RegisterNode(Command, frozen=True, kw_only=True, omit_defaults=True, tag="
     version: str = ""
     token_id: str = ""
     token_hash: str = ""
+    ephemeral: bool = False
 
 
 class NodeChanged(Command, frozen=True, kw_only=True, omit_defaults=True, tag="node_changed"):

@@ -60,12 +60,13 @@ class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     changed_at: int
     registered_at: int
+    ephemeral: bool
     used: int
     running: int
 
 
 _NODES = """
-SELECT node, name, address, labels, slots, version, state, reason, changed_at, registered_at,
+SELECT node, name, address, labels, slots, version, state, reason, changed_at, registered_at, ephemeral,
   (SELECT coalesce(sum(slots), 0) FROM attempts WHERE attempts.node = nodes.node AND ended_at IS NULL),
   (SELECT count(*) FROM attempts WHERE attempts.node = nodes.node AND ended_at IS NULL)
 FROM nodes WHERE removed_at IS NULL {} ORDER BY name, node"""
@@ -87,7 +88,7 @@ def node(connection: sqlite3.Connection, name_or_id: str) -> NodeRow:
 def _node(row: Sequence[Any]) -> NodeRow:
     return NodeRow(
         node=row[0], name=row[1], address=row[2], labels=msgspec.json.decode(row[3]), slots=row[4], version=row[5], state=row[6], reason=row[7],
-        changed_at=row[8], registered_at=row[9], used=row[10], running=row[11],
+        changed_at=row[8], registered_at=row[9], ephemeral=bool(row[10]), used=row[11], running=row[12],
     )  # fmt: skip
 
 

@@ -65,15 +65,17 @@ PRUNE_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE at < ? O
 NODES = """
 CREATE TABLE nodes(
   node TEXT PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL, labels TEXT NOT NULL, slots INTEGER NOT NULL, version TEXT NOT NULL,
-  state TEXT NOT NULL, reason TEXT NOT NULL, changed_at INTEGER NOT NULL, registered_at INTEGER NOT NULL, removed_at INTEGER
+  state TEXT NOT NULL, reason TEXT NOT NULL, changed_at INTEGER NOT NULL, registered_at INTEGER NOT NULL, removed_at INTEGER,
+  ephemeral INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID"""
 """A removed node keeps its row: runs of the past name it."""
-SELECT_NODE = "SELECT name, address, labels, slots, version, state, reason, removed_at FROM nodes WHERE node = ?"
+SELECT_NODE = "SELECT name, address, labels, slots, version, state, reason, removed_at, ephemeral FROM nodes WHERE node = ?"
 SELECT_NODE_NAMED = "SELECT node FROM nodes WHERE name = ? AND removed_at IS NULL AND node <> ? ORDER BY node LIMIT 1"
 UPSERT_NODE = """
-INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (node) DO UPDATE SET
+INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (node) DO UPDATE SET
   name = excluded.name, address = excluded.address, labels = excluded.labels, slots = excluded.slots, version = excluded.version,
-  state = excluded.state, reason = excluded.reason, changed_at = excluded.changed_at, removed_at = NULL"""
+  state = excluded.state, reason = excluded.reason, changed_at = excluded.changed_at, removed_at = NULL,
+  ephemeral = excluded.ephemeral"""
 UPDATE_NODE_STATE = "UPDATE nodes SET state = ?, reason = ?, changed_at = ? WHERE node = ?"
 RENAME_NODE = "UPDATE nodes SET name = ?, changed_at = ? WHERE node = ?"
 REMOVE_NODE = "UPDATE nodes SET removed_at = ?, state = 'lost', reason = ?, changed_at = ? WHERE node = ?"

@@ -16,13 +16,15 @@ NAME_KEPT = 40  # characters of a name, and of an id, in the name of a node that
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A node as the autopilot sees it. `stable`: up and connected for a while. `gone`: lost, or it left. `caught_up`: as a member."""
+    """A node as the autopilot sees it. `stable`: up and connected for a while. `gone`: lost, or it left. `caught_up`: as a member.
+    `ephemeral`: it comes and goes, so nothing rests on it."""
 
     node: str
     address: str
     stable: bool = False
     gone: bool = False
     caught_up: bool = False
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _promote(voters: Sequence[MemberNow], ready: Sequence[MemberNow], wanted: in
 
 def _recruit(members: Sequence[MemberNow], live_voters: int, learners: int, nodes: Sequence[Candidate], wanted: int) -> Step | None:
     member_ids = {member.node for member in members}
-    spare = [node for node in nodes if node.stable and not node.gone and node.node not in member_ids]
+    spare = [node for node in nodes if node.stable and not node.gone and not node.ephemeral and node.node not in member_ids]
     if spare and live_voters + learners < wanted:
         return AddLearner(spare[0].node, spare[0].address, f"{live_voters} of {wanted} voters")
     return None

@@ -168,3 +168,28 @@ def test_never_two_voters_of_one() -> None:
             write_and_read_everywhere(cluster, [copy, *(node for node in cluster.nodes if node is not original)])
         finally:
             copy.end_machine()
+
+
+def test_ephemeral_nodes_work_never_vote_and_leave_when_they_stop() -> None:
+    """With something running the node stays listed, and the command goes on; at its next stop it leaves. It comes back with a token."""
+    with Cluster(1) as cluster:
+        workers = [add(cluster, options=("--ephemeral", "--label", f"worker={number}")) for number in (1, 2, 3)]
+        wait_roles(cluster, {"n1": "voter", "n2": "worker", "n3": "worker", "n4": "worker"})
+        assert [node["ephemeral"] for node in cluster.status()["nodes"]] == [False, True, True, True]
+        cluster.push("shop", {"name": "long", "command": "sleep 4", "constraints": {"worker": "2"}})
+        run = cluster.api("POST", "/v1/jobs/long/runs", {})["id"]
+        cluster.wait_run(run, "running")
+        assert [worker.stop() for worker in workers[:2]] == [0, 0]
+        assert set(roles(cluster)) == {"n1", "n3", "n4"}
+        workers[1].start()
+        assert cluster.wait_run(run)["state"] == "succeeded"
+        wait_for(lambda: not any(node["running"] for node in cluster.status()["nodes"]), 10, "its end to be in the ledger")
+        assert workers[1].stop() == 0
+        assert roles(cluster) == {"n1": "voter", "n4": "worker"}
+        back = ("join", cluster.nodes[0].address, "--token-file", str(cluster.nodes[0].folder / "join.token"), "--data-dir")
+        workers[0].start(arguments=(*back, str(workers[0].folder)))
+        wait_roles(cluster, {"n1": "voter", "n2": "worker", "n4": "worker"})
+        assert workers[2].stop() == 0
+        cluster.nodes[0].stop()
+        refused = cluster.nodes[0].program(*back, str(cluster.nodes[0].folder), "--ephemeral")
+        assert refused.returncode == 2 and "joined to stay" in refused.stderr

@@ -38,7 +38,7 @@ CLOSE_S = 0.5  # how long the other side has to answer a close
 
 class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`cluster`, `epoch`: what the node belongs to already, where it comes back. `address`: HOST:PORT or a URL. `request`: in a cluster with TLS a
-    signing request for the node's certificate, PEM."""
+    signing request for the node's certificate, PEM. `ephemeral`: it never votes, and is taken out when it stops or is lost."""
 
     id: str
     name: str
@@ -49,6 +49,7 @@ class JoinBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cluster: str = ""
     epoch: int = 0
     request: str = ""
+    ephemeral: bool = False
 
 
 class CertificateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,6 +150,7 @@ def node_json(row: query_cluster.NodeRow, view: NodeView | None, role: str, call
         "slots_used": row.used,
         "running": row.running,
         "version": row.version,
+        "ephemeral": row.ephemeral,
         "changed_at": text(row.changed_at),
         "clock_error_s": view.clock_error_s if view is not None else None,
         "heard_s": round(view.heard_s, 1) if view is not None else None,
@@ -222,7 +224,7 @@ async def join(call: Call) -> Any:
     await call.propose(
         commands.RegisterNode(
             node=body.id, name=body.name, address=body.address, labels=body.labels, slots=body.slots, version=body.version,
-            token_id=token, token_hash=hash_secret(secret),
+            token_id=token, token_hash=hash_secret(secret), ephemeral=body.ephemeral,
         )
     )  # fmt: skip
     members = call.services.replica.status().members

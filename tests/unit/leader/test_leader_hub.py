@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from igor_node import stream
@@ -149,6 +150,18 @@ async def test_a_node_that_gave_up_its_name_goes_when_nothing_of_it_is_open(tmp_
         await world.lead()
         await world.run(2)
         assert await world.reads.query(query_cluster.nodes) == []
+
+
+@pytest.mark.parametrize("ephemeral", [True, False])
+async def test_a_lost_node_goes_if_it_was_ephemeral(tmp_path, ephemeral):
+    async with World(tmp_path) as world:
+        register = RegisterNode(node="id-n1", name="n1", address="http://n1:1", slots=4, version="1", ephemeral=ephemeral)
+        world.propose(register)
+        world.propose(msgspec.structs.replace(register, address="http://n1:2", ephemeral=False))  # it moved: what it is stays
+        world.propose(NodeChanged(node="id-n1", state="lost", reason="no sign of life"))
+        await world.lead()
+        await world.run(2)
+        assert [row.ephemeral for row in await world.reads.query(query_cluster.nodes)] == ([] if ephemeral else [False])
 
 
 async def test_a_node_that_is_not_registered_is_sent_away(tmp_path):

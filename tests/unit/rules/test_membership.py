@@ -27,6 +27,7 @@ A, B, C, D = (node(name, caught_up=True) for name in "abcd")
     [
         pytest.param([voter("a")], [A], 3, None, id="alone"),
         pytest.param([voter("a")], [A, node("b", stable=False)], 3, None, id="a node must be stable first"),
+        pytest.param([voter("a")], [A, node("b", ephemeral=True)], 3, None, id="one that comes and goes never votes"),
         pytest.param([voter("a")], [A, B], 3, AddLearner("b", "b:1", "1 of 3 voters"), id="the second becomes a learner"),
         pytest.param([voter("a"), learner("b")], [A, B], 3, None, id="and stays one: with two voters nothing is gained"),
         pytest.param([voter("a"), learner("b")], [A, B, C], 3, AddLearner("c", "c:1", "1 of 3 voters"), id="the third too"),

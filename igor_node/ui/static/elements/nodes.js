@@ -17,7 +17,7 @@ class Nodes extends Live {
     const labels = Object.entries(node.labels || {});
     const used = node.running || 0;
     return html`<section class="card" id="node-${node.name}"><div class="head"><h2>${node.name === leader ? html`<span title="leader">${icon('crown')}</span> ` : nothing}${node.name}</h2>${state(node.state)}</div>
-      <dl class="facts"><dt>Role</dt><dd>${node.role}${node.name === leader ? ', leader' : ''}</dd><dt>Address</dt><dd class="mono">${node.address}</dd>
+      <dl class="facts"><dt>Role</dt><dd>${node.role}${node.name === leader ? ', leader' : ''}${node.ephemeral ? ', ephemeral' : ''}</dd><dt>Address</dt><dd class="mono">${node.address}</dd>
         <dt>Slots</dt><dd>${used} of ${node.slots} used<div class="slots" aria-hidden="true">${Array.from({ length: Math.min(node.slots, 64) }, (_, at) => html`<span class="slot ${at < used ? 'used' : ''}"></span>`)}</div></dd>
         <dt>Clock</dt><dd>${node.clock_error_s === null || node.clock_error_s === undefined ? '–' : `within ${duration(Math.abs(node.clock_error_s))} of the leader's`}</dd>
         ${node.version ? html`<dt>Version</dt><dd>${node.version}</dd>` : nothing}
