@@ -1,15 +1,12 @@
 """A node: puts the parts together, and is the only module that knows them all.
 
-    run_node(settings, join)          from `igor-node start` and `join`; returns the process's exit code
-      lock the data directory         one process a directory (data_dir.py)
-      open the port                   so that the address is known before anybody is told of it
-      found, join or go on            whatever the directory and the call say
-      ledger, replica, reads          consensus and the replicated state
-      leader, agent, http             the loops of a leader whenever this node leads; runs of this node; the API
-      wait for SIGTERM, or a halt     hand over leadership, stop in order; running commands go on under their wrappers
-
-Founding is a procedure that may be interrupted at any point and goes on at the next start: files with secrets are written before the ledger
-learns their hashes, and every command of it is refused harmlessly the second time.
+run_node(settings, join)          from `igor-node start` and `join`; returns the process's exit code
+  lock the data directory         one process a directory (data_dir.py)
+  open the port                   so that the address is known before anybody is told of it
+  found, join or go on            whatever the directory and the call say
+  ledger, replica, reads          consensus and the replicated state
+  leader, agent, http             the loops of a leader whenever this node leads; runs of this node; the API
+  wait for SIGTERM, or a halt     hand over leadership, stop in order; running commands go on under their wrappers
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -33,29 +30,29 @@ from igor_node import __version__, certified
 from igor_node.agent.agent import Agent, AgentSettings
 from igor_node.data_dir import DataDir, DataDirProblem, Identity
 from igor_node.edges import SystemClock
-from igor_node.http.api.cluster import node_token
+from igor_node.founding import Founding
 from igor_node.http.api.secrets import opened
 from igor_node.http.app import make_app
-from igor_node.http.auth import compose_token, derive_secret, parse_token
 from igor_node.http.listener import Listener, address_of, is_loopback, open_port
 from igor_node.http.origins import host_of
 from igor_node.http.services import Me, Services
 from igor_node.leader.leader import Leader
 from igor_node.leader.renewal import is_renewal_token
-from igor_node.ledger import distrust, query_authorities, query_cluster, query_digests, query_keys, query_secrets
+from igor_node.ledger import distrust, query_authorities, query_cluster, query_digests, query_secrets
 from igor_node.ledger.changes import Changes
-from igor_node.ledger.commands import Command, CreateToken, Envelope, FoundCluster, KeyMade, KeyUsed, NodeChanged, Refused, RegisterNode, SetAuthority
+from igor_node.ledger.commands import Envelope, SetAuthority
 from igor_node.ledger.ledger import Ledger
 from igor_node.ledger.pages import DamagedLedger
 from igor_node.ledger.reads import Reads
+from igor_node.own_keys import OwnKeys
 from igor_node.peers import MOVED_LIMIT, RefusedByCluster, ask_around, ask_node, ask_to_join, whereabouts
-from igor_node.recovery import NOTE, Note
 from igor_node.settings import Join, NodeSettings, default_name, split_address
 from igor_node.stream import Differs
+from igor_node.tasks import first_of
 from igor_node.trust.contexts import AUTHORITIES, Trust
-from igor_node.trust.keys import KEY_BYTES, KeyRing, Keys, merged, new_ring, parse_ring
+from igor_node.trust.keys import Keys, new_ring, parse_ring
 from igor_node.trust.pins import PLAIN, NotThisCluster, asking_context, fetch_authority, fingerprint_in
-from igor_node.words import SECOND, USER_LABEL, Conflict, IgorError, Invalid, NodeState, NotFound, Role, Unavailable, base_url, new_id
+from igor_node.words import SECOND, USER_LABEL, Conflict, IgorError, Invalid, NotFound, Unavailable, base_url
 from raft.interface import Halted, Members, NotLeader, Unknown
 from raft.recovery import read_epoch
 from raft.reinstall import fetch_copy
@@ -64,7 +61,7 @@ from raft.snapshot import TransferFailed
 from raft.wire import MAGIC, mark_of
 
 STOPPED, FAILED, USAGE, REFUSED = 0, 1, 2, 4  # exit codes; 3 is DataDirProblem's own
-FOUND_TIMEOUT_S = 30.0
+REMOVE_TIMEOUT_S = 30.0
 JOIN_AGAIN_S = 2.0  # a node that goes on and could not tell its cluster so
 LOOK_AROUND_S = (0.3, 0.9)  # between two rounds of asking for the others while no leader is known; by chance within these
 NOTE_PEERS_S = 0.2  # how soon an address that was learned is kept
@@ -75,8 +72,6 @@ REINSTALL_PAUSE_S = 1.0
 PIN_TIMEOUT_S = 5.0  # until a peer has shown its certificates
 RENEW_LOOK_S = 600.0  # between two looks at the certificate's end
 RENEW_AGAIN_S = 5.0
-FETCH_KEY_AGAIN_S = 0.5
-KEYS = ("keys",)
 LEADER_PAUSE_S = 1.0  # after a fault in a leader's loops, before they are started again
 
 log = structlog.get_logger("node")
@@ -149,7 +144,7 @@ class Node:
         self.pinned: Any = None  # what to ask with instead, as long as this node has no certificate that is good
         self.removed: frozenset[str] = frozenset()  # nodes whose certificates are good for nothing any more
         self.keys = Keys(None)
-        self.wants_key = asyncio.Event()  # a leader calls this node a member, or dials it as one, and the two have no key in common
+        self.wants_key = asyncio.Event()
         self.wants_certificate = asyncio.Event()  # the cluster's CA is another one
         self.trust_mark = b""
         self.listening = ""  # HOST:PORT
@@ -157,6 +152,7 @@ class Node:
         self.ledger: Ledger
         self.replica: Replica
         self.agent: Agent
+        self.own_keys: OwnKeys
         self.reads: Reads
 
     async def run(self) -> int:
@@ -390,69 +386,7 @@ class Node:
                     log.warning("the certificate of this node could not be renewed yet", reason=str(problem))
                     await self.clock.sleep(RENEW_AGAIN_S)  # what asked for it asks again: a date, or the leader
                     continue
-            await _first(self.wants_certificate.wait(), self.clock.sleep(RENEW_LOOK_S))
-
-    # --- the cluster's key (leader/rotation.py)
-
-    async def _follow_keys(self) -> None:
-        """Uses the key that the ledger says is in force, forgets what it calls dropped, and fetches what it names and is not here: for a node that
-        has become a member all of them."""
-        while True:
-            seen = self.changes.last(KEYS)
-            rows = await self.reads.query(query_keys.keys)
-            self._use_keys(rows)
-            if self._lacks_key(rows) or self.wants_key.is_set():
-                self.wants_key.clear()
-                await self._fetch_keys(rows)
-                await self.clock.sleep(FETCH_KEY_AGAIN_S)
-                continue
-            await _first(self.wants_key.wait(), self.changes.wait(KEYS, seen))
-
-    def _use_keys(self, rows: query_keys.KeyRows) -> None:
-        ring, in_force = self.keys.ring, rows.in_force
-        if ring is None or in_force is None or not ring.has(in_force.generation, in_force.mark):
-            return
-        self._keep_keys(ring.using(in_force.generation).only(lambda generation: generation >= rows.oldest))
-
-    def _lacks_key(self, rows: query_keys.KeyRows) -> bool:
-        """One that the ledger names: to be asked for while this node is a member."""
-        ring, named = self.keys.ring, rows.to_come or rows.in_force
-        return (
-            named is not None and self._members().find(self.identity.id) is not None and (ring is None or not ring.has(named.generation, named.mark))
-        )
-
-    async def _fetch_keys(self, rows: query_keys.KeyRows) -> None:
-        """From the leader, by this node's certificate; else from another member: whoever led when a key was made may not lead now."""
-        for url in self._peers():
-            try:
-                answer = await ask_node("GET", f"{url}/v1/node/key", self._node_token(), None, self._asking())
-                theirs = parse_ring(answer["keys"])
-            except (IgorError, KeyError, ValueError) as problem:
-                log.info("the cluster's key is not here yet", reason=str(problem))
-                continue
-            self._keep_keys(merged(self.keys.ring, theirs, {row.generation: row.mark for row in rows.rows}))
-            self._use_keys(rows)
-            if not self._lacks_key(rows):
-                return
-
-    def _keep_keys(self, ring: KeyRing) -> None:
-        """On disk before anybody hears that it is here."""
-        had = self.keys.ring
-        if had is None or dict(ring.by_generation) != dict(had.by_generation):
-            self.data.write_ring(ring)
-            log.info("the cluster's keys here are others now", generations=sorted(ring.by_generation))
-        self.keys.ring = ring
-
-    async def _make_key(self) -> KeyMade:
-        """A key that is to come, on this disk. Raises Unavailable, or Conflict where one is to come already and is here."""
-        rows, ring = await self.reads.query(query_keys.keys), self.keys.ring
-        if ring is None:
-            raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
-        if rows.to_come is not None and ring.has(rows.to_come.generation, rows.to_come.mark):
-            raise Conflict("the cluster's key is being replaced already", hint="igor status says for whom it waits")
-        key, generation = secrets.token_bytes(KEY_BYTES), max([ring.newest, *(row.generation for row in rows.rows)]) + 1
-        self._keep_keys(ring.with_key(generation, key))
-        return KeyMade(generation=generation, mark=mark_of(key))
+            await first_of(self.wants_certificate.wait(), self.clock.sleep(RENEW_LOOK_S))
 
     async def _next_authority(self) -> SetAuthority:
         ring = self.keys.ring
@@ -460,6 +394,9 @@ class Node:
             raise Unavailable("this node does not hold the cluster's key", hint="ask the leader")
         cluster, now_s = self.identity.cluster, self._now_s()
         return await self.reads.query(lambda connection: certified.next_authority(connection, ring, cluster, now_s))
+
+    async def _ask(self, url: str) -> dict[str, Any]:
+        return await ask_node("GET", url, self._node_token(), None, self._asking())
 
     async def _ask_leader(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         leader = self._leader_address()
@@ -519,7 +456,8 @@ class Node:
             self.changes.notify(ledger.applied().index, ())
             self.reads = Reads(folder / "ledger.sqlite")
             stack.callback(self.reads.close)
-            self._use_keys(await self.reads.query(query_keys.keys))
+            self.own_keys = self._make_own_keys()
+            await self.own_keys.use()
             self.replica = await self._start_replica()
             stack.push_async_callback(self.replica.close)
             leader = Leader(
@@ -530,14 +468,15 @@ class Node:
             services = self._services(leader)
             serving = self.trust.serving if self.trust is not None else None
             await stack.enter_async_context(Listener(sock, make_app(services), MAGIC, self.replica.adopt, serving))
+            founding = self._make_founding()
             if me.founder:
-                await self._found()
-            await self._finish_recovery()
+                await founding.found()
+            await founding.finish_recovery()
             self.data.write("address", self._url(me.address) + "\n")
             log.info("in service", name=me.name, id=me.id, cluster=me.cluster, address=self._url(me.address), version=__version__)
             async with asyncio.TaskGroup() as tasks:
                 parts = (self._lead(leader), self.agent.serve(), self._remember_peers(), self._find_others(), self._introduce(),
-                         self._renew(), self._follow_keys())  # fmt: skip
+                         self._renew(), self.own_keys.follow())  # fmt: skip
                 work = [tasks.create_task(part) for part in parts]
                 await self.stop.wait()
                 log.info("stopping", reason=self.refused or self.halted or "asked to stop")
@@ -578,6 +517,18 @@ class Node:
             )
         )  # fmt: skip
 
+    def _make_own_keys(self) -> OwnKeys:
+        return OwnKeys(
+            keys=self.keys, wanted=self.wants_key, data=self.data, reads=self.reads, changes=self.changes, clock=self.clock,
+            is_member=lambda: self._members().find(self.identity.id) is not None, peers=self._peers, ask=self._ask,
+        )  # fmt: skip
+
+    def _make_founding(self) -> Founding:
+        return Founding(
+            me=self.identity, data=self.data, keys=self.keys, reads=self.reads, replica=self.replica, clock=self.clock, epoch=self.epoch,
+            voters=self.settings.voters, fingerprint=self._fingerprint, entry=self._entry,
+        )  # fmt: skip
+
     def _services(self, leader: Leader) -> Services:
         me = self.identity
         return Services(
@@ -588,7 +539,7 @@ class Node:
             asking=self._asking,
             permitted=lambda node: node not in self.removed,
             sign=self._sign if self.tls else None,
-            make_key=self._make_key,
+            make_key=self.own_keys.make,
             next_authority=self._next_authority if self.tls else None,
             fingerprint=self._fingerprint,
             node_token=self._node_token,
@@ -731,95 +682,6 @@ class Node:
         if member is False or (member and self.current_from > index):
             self.current_from = index
 
-    # --- founding
-
-    async def _found(self) -> None:
-        """The first commands of a cluster; nothing to do at later starts."""
-        if await self.reads.query(query_cluster.cluster) is not None or len(self._members().voters) != 1:
-            return
-        me = self.identity
-        admin, joining = self._token_file("admin.token", "admin"), self._token_file("join.token", "join")
-        own = compose_token(f"n-{me.id}", derive_secret(self.keys.key, f"node {me.id}"), self._fingerprint())
-        self.data.write("node.token", own + "\n", secret=True)
-        await self._propose(FoundCluster(cluster=me.cluster, tzdata=_tzdata_version(), wanted_voters=self.settings.voters))
-        await self._tell_of_key("founder")
-        if (authority := certified.founding_command(self.data)) is not None:
-            await self._propose(authority)
-        await self._register(own, "founder")
-        await self._propose(CreateToken(token=parse_token(admin).id, hash=parse_token(admin).hash, role=Role.ADMIN, name="founder"))
-        await self._propose(CreateToken(token=parse_token(joining).id, hash=parse_token(joining).hash, role=Role.NODE, name="join"))
-        self.data.remove(certified.SEALED)
-
-    async def _finish_recovery(self) -> None:
-        """What `recover` or `restore` left to the first start (recovery.py). Done again after a crash it is refused, or changes nothing."""
-        text = self.data.read(NOTE)
-        if text is None:
-            return
-        note, me = msgspec.json.decode(text, type=Note), self.identity
-        if self.epoch <= note.above or [voter.id for voter in self._members().voters] != [me.id]:
-            return  # the recovery did not come to its end, and this is the cluster as it was
-        for row in await self.reads.query(query_cluster.nodes):
-            if row.node != me.id and (note.gone is None or row.node in note.gone):
-                await self._propose(NodeChanged(node=row.node, state=NodeState.LOST, reason="the cluster was recovered without it"), "recovery")
-        await self._tell_of_key("recovery")
-        if (authority := certified.founding_command(self.data)) is not None:
-            await self._propose(authority, "recovery")
-            self.data.remove(certified.SEALED)
-        await self._register_recovered()
-        self.data.remove(NOTE)
-
-    async def _register_recovered(self) -> None:
-        """The tokens of the founder may be lost with its machine, and after a restore the node's own is of another key."""
-        me = self.identity
-        admin, joining = self._token_file("admin.token", "admin"), self._token_file("join.token", "join")
-        token = self.data.read("node.token")
-        if token is None:
-            name = node_token(me.id, await self.reads.query(query_cluster.tokens), anew=True)
-            token = compose_token(name, derive_secret(self.keys.key, "node " + name.removeprefix("n-")), self._fingerprint())
-            self.data.write("node.token", token + "\n", secret=True)
-        await self._register(token, "recovery")
-        for text, role, name in ((admin, Role.ADMIN, "recovery"), (joining, Role.NODE, "join")):
-            await self._propose(CreateToken(token=parse_token(text).id, hash=parse_token(text).hash, role=role, name=name), "recovery")
-
-    async def _register(self, token: str, actor: str) -> None:
-        me, own = self.identity, parse_token(token)
-        await self._propose(
-            RegisterNode(
-                node=me.id, name=me.name, address=me.address, labels=me.labels, slots=me.slots, version=__version__, token_id=own.id,
-                token_hash=own.hash,
-            ),
-            actor,
-        )  # fmt: skip
-
-    async def _tell_of_key(self, actor: str) -> None:
-        """The newest that is here; no other member has another."""
-        ring = self.keys.ring
-        assert ring is not None, "whoever founds or recovers a cluster has its key"
-        await self._propose(KeyMade(generation=ring.newest, mark=mark_of(ring.by_generation[ring.newest])), actor)
-        await self._propose(KeyUsed(generation=ring.newest), actor)
-
-    def _token_file(self, file: str, name: str) -> str:
-        """The token in the file, made if it is not there."""
-        token = self.data.read(file)
-        if token is None:
-            token = compose_token(f"{name}-{secrets.token_hex(4)}", secrets.token_urlsafe(32), self._fingerprint())
-            self.data.write(file, token + "\n", secret=True)
-        return token
-
-    async def _propose(self, command: Command, actor: str = "founder") -> None:
-        async with asyncio.timeout(FOUND_TIMEOUT_S):
-            while True:
-                now = self.clock.now()
-                entry = self._entry(Envelope(id=new_id(now), at=now, actor=actor, command=command))  # type: ignore[arg-type]
-                try:
-                    answer = (await self.replica.propose(entry, FOUND_TIMEOUT_S)).result
-                except NotLeader:
-                    await self.clock.sleep(0.05)
-                    continue
-                if isinstance(answer, Refused) and answer.error != "Conflict":
-                    raise Unavailable(f"the cluster could not begin: {answer.message}")
-                return
-
     async def _remove_member(self, node: str) -> None:
         """Takes a node out of consensus before the ledger forgets it; a leader that leaves hands over, and the next leader does it."""
         if self._members().find(node) is None:
@@ -827,7 +689,7 @@ class Node:
         if node == self.identity.id:
             await self._hand_over()
             raise Unavailable("the leader itself is to leave: it has handed over", hint="ask again in a moment; the new leader takes it out")
-        await self.replica.remove(node, FOUND_TIMEOUT_S)
+        await self.replica.remove(node, REMOVE_TIMEOUT_S)
 
     # --- answers for the other parts; asked anew each time
 
@@ -933,24 +795,7 @@ class Node:
                 return
 
 
-async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Returns when one of them is done; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
     """From the Raft thread; a loop that is closing needs no news."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(function, *arguments)
-
-
-def _tzdata_version() -> str:
-    from importlib.metadata import version
-
-    return version("tzdata")
