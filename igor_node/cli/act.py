@@ -81,6 +81,24 @@ def _param(text: str) -> tuple[str, str]:
     return name, value
 
 
+@click.command("lost", cls=Command, examples=["igor lost nightly-report@latest --rerun", "igor lost 0k3v --fail -m 'the machine burnt'"])
+@click.argument("reference", metavar="RUN")
+@click.option("--rerun", "decision", flag_value="rerun", help="Make it again on another node, though the old command may still run.")
+@click.option("--fail", "decision", flag_value="fail", help="Let the run fail.")
+@click.option("-m", "--message", "reason", default="", metavar="WHY", help="Why, kept with the run.")
+@click.pass_obj
+def lost(session: Session, reference: str, decision: str | None, reason: str) -> None:
+    """Decide about a run that waits for a node which is not heard (on_node_loss: wait). What comes of its command later is kept as a late result."""
+    if decision is None:
+        raise click.UsageError("expected --rerun or --fail")
+    client = session.client
+    found = client.get(follow.run_path(reference))
+    session.confirm(f"give up what run {found['id']} of {found['job']} has on the lost node, and {decision}?")
+    answer = client.write("POST", f"{follow.run_path(found['id'])}/lost", {"decision": decision, "reason": reason}).value or found
+    _print_made(session, answer)
+    session.say(f"run {found['id']} of {found['job']} is {answer['state']}: {answer.get('reason') or 'it is made again'}")
+
+
 @click.command("cancel", cls=Command, examples=["igor cancel nightly-report@latest -m 'wrong day'"])
 @click.argument("reference", metavar="RUN")
 @click.option("-m", "--message", "reason", default="", metavar="WHY", help="Why, kept with the run.")

@@ -32,10 +32,10 @@ def igor() -> None:
 
 for part in (
     *(define.init, define.validate, define.plan, define.push, define.schema),
-    *(look.jobs, look.job, look.schedule, look.upcoming),
-    *(act.run, act.cancel),
+    *(look.jobs, look.job, look.pause_many, look.resume_many, look.schedule, look.upcoming),
+    *(act.run, act.cancel, act.lost),
     *(see.runs, see.show, see.watch, see.logs, see.why, see.audit, see.events, see.activity),
-    *(operate.nodes, operate.status, operate.ui),
+    *(operate.nodes, operate.node, operate.status, operate.ui),
     *(keep.backup, keep.restore, keep.verify),
     *(access.login, access.logout, access.whoami, access.context, access.token, secret.secret, operate.completion),
 ):

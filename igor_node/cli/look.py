@@ -108,6 +108,39 @@ def _change(session: Session, name: str, verb: str, body: dict[str, Any]) -> Non
     session.say(f"{answer.get('id') or name}: {verb}d")
 
 
+@click.command("pause", cls=Command, examples=["igor pause --project shop -m 'the warehouse is being moved' --until 2h", "igor pause --all"])
+@click.option("--all", "everything", is_flag=True, help="All jobs of all projects.")
+@click.option("--project", metavar="P", help="All jobs of this project.")
+@click.option("-m", "--message", "reason", default="", metavar="WHY", help="Why, for whoever wonders.")
+@click.option("--until", type=Moment(ahead=True), metavar="T", help="Resume by themselves then: a time, or a span like 2h.")
+@click.pass_obj
+def pause_many(session: Session, everything: bool, project: str | None, reason: str, until: str | None) -> None:
+    """Let the schedules of many jobs make no more runs. Jobs that are pushed later are not paused; one job: igor job pause."""
+    _change_many(session, everything, project, "pause", {"reason": reason, "until": until})
+
+
+@click.command("resume", cls=Command, examples=["igor resume --project shop", "igor resume --all"])
+@click.option("--all", "everything", is_flag=True, help="All jobs of all projects.")
+@click.option("--project", metavar="P", help="All jobs of this project.")
+@click.pass_obj
+def resume_many(session: Session, everything: bool, project: str | None) -> None:
+    """Let the schedules of many paused jobs go on. What they missed meanwhile stays skipped."""
+    _change_many(session, everything, project, "resume", {})
+
+
+def _change_many(session: Session, everything: bool, project: str | None, verb: str, body: dict[str, Any]) -> None:
+    if everything == (project is not None):
+        raise click.UsageError("expected --all or --project P")
+    path = f"/v1/{verb}" if project is None else f"/v1/projects/{segment(project)}/{verb}"
+    session.confirm(f"{verb} all jobs of {project or 'all projects'}?")
+    answer = session.client.write("POST", path, {key: value for key, value in body.items() if value}).value or {}
+    if session.structured:
+        session.thing(answer, [])
+    for warning in answer.get("warnings") or []:
+        session.warn(str(warning))
+    session.say(f"{answer.get(verb + 'd', 0)} jobs {verb}d")
+
+
 @click.command(
     "schedule",
     cls=Command,

@@ -23,12 +23,11 @@ import click
 from igor_node import words
 from igor_node.cli import command
 from igor_node.cli.client import Client, segment
-from igor_node.cli.operate import REPLACED, is_replaced, waits_for
+from igor_node.cli.operate import IDLE_LOOK_S, REPLACED, is_replaced, wait_until_idle, waits_for
 from igor_node.cli.target import default_data_dir, normal_address, read_token_file
 from igor_node.settings import AUTH, LOG_FORMATS, LOG_LEVELS, TLS, Join, default_name, read_settings
 
 CHECK_TIMEOUT_S = 5.0
-IDLE_LOOK_S = 0.5
 FAILED, REFUSED = 1, 4
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 VERDICTS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -195,23 +194,13 @@ def leave(data_dir: Path | None) -> None:
     path = f"/v1/nodes/{segment(about['id'])}"
     client.write("POST", f"{path}/drain", {"reason": "it is to leave"})
     try:
-        wait_until_idle(client, str(about["id"]))
+        wait_until_idle(client, str(about["id"]), lambda text: click.echo(text, err=True), " (Ctrl-C: stay)")
         client.write("DELETE", path)
     except BaseException:
         with contextlib.suppress(words.IgorError):
             client.write("POST", f"{path}/undrain", {"reason": "it stays"})
         raise
     click.echo(f"node {about.get('name')} has left cluster {about.get('cluster')}; its process can be stopped", err=True)
-
-
-def wait_until_idle(client: Client, node: str) -> None:
-    """Says how many attempts are waited for, when that changes."""
-    said = 0
-    while running := next((one["running"] for one in client.get("/v1/cluster")["nodes"] if one["id"] == node), 0):
-        if running != said:
-            said = running
-            click.echo(f"waiting for {running} attempts to end; nothing new comes (Ctrl-C: stay)", err=True)
-        time.sleep(IDLE_LOOK_S)
 
 
 @igor_node.command("rotate", session=False, examples=["igor-node rotate key --data-dir n1", "igor-node rotate ca --data-dir n1 --no-wait"])

@@ -1,16 +1,21 @@
-"""Commands about the cluster: `nodes`, `status`, `ui`, `completion`."""
+"""Commands about the cluster: `nodes`, `node show|drain|undrain`, `status`, `ui`, `completion`."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from igor_node import words
 from igor_node.cli import output
-from igor_node.cli.command import Command
+from igor_node.cli.client import Client, segment
+from igor_node.cli.command import Command, Group
 from igor_node.cli.output import Column
 from igor_node.cli.session import Session
 
+IDLE_LOOK_S = 0.5
 UNHEARD_S = 2.0  # a heartbeat comes every second
 REPLACED = {"key": ("the cluster's key", "key"), "ca": ("the cluster's CA", "certificate")}  # as `igor-node rotate` names it -> name, part of a node
 
@@ -33,6 +38,83 @@ def nodes(session: Session) -> None:
     found = session.client.get("/v1/cluster")
     items = [{**node, "leader": node["name"] == found.get("leader")} for node in found["nodes"]]
     session.items(items, NODE_COLUMNS, whole=found["nodes"], empty="no node is known")
+
+
+@click.group("node", cls=Group, examples=["igor node show n2"])
+def node() -> None:
+    """Show one node, give it nothing new, use it again."""
+
+
+@node.command("show", examples=["igor node show n2", "igor node show n2 --json"])
+@click.argument("name", metavar="NODE")
+@click.pass_obj
+def show(session: Session, name: str) -> None:
+    """Show a node: what it is, what it has, what runs there."""
+    found = find_node(session, name)
+    lines = [f"{title + ':':<9}{output.printable(str(value))}" for title, value in node_facts(found) if value not in (None, "")]
+    session.thing(found, lines, name="name")
+
+
+def node_facts(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    role = f"{found['role']}, ephemeral" if found.get("ephemeral") else found["role"]
+    return [
+        ("node", found["name"]),
+        ("id", found["id"]),
+        ("role", role),
+        ("state", f"{state_of(found)}{': ' + found['reason'] if found.get('reason') else ''}"),
+        ("address", found["address"]),
+        ("labels", ", ".join(f"{label}={value}" for label, value in sorted((found.get("labels") or {}).items()))),
+        ("running", f"{found.get('running', 0)}, on {found.get('slots_used', 0)} of {found.get('slots', 0)} slots"),
+        ("version", found.get("version")),
+    ]
+
+
+def find_node(session: Session, name: str) -> dict[str, Any]:
+    nodes = session.client.get("/v1/cluster")["nodes"]
+    found = [one for one in nodes if name in (one["id"], one["name"])]
+    if not found:
+        raise words.NotFound(f'no node is named "{name}"', hint=f"there are {', '.join(one['name'] for one in nodes)}")
+    return dict(found[0])
+
+
+@node.command("drain", examples=["igor node drain n2 -m 'new disks'", "igor node drain n2 --until-empty"])
+@click.argument("name", metavar="NODE")
+@click.option("-m", "--message", "reason", default="", metavar="WHY", help="Why, for whoever wonders.")
+@click.option("--until-empty", is_flag=True, help="Wait until nothing runs there any more.")
+@click.pass_obj
+def drain(session: Session, name: str, reason: str, until_empty: bool) -> None:
+    """Give a node nothing new. What runs there goes on to its end."""
+    found = find_node(session, name)
+    session.confirm(f"give node {found['name']} nothing new?")
+    answer = session.client.write("POST", f"/v1/nodes/{segment(found['id'])}/drain", {"reason": reason}).value
+    if until_empty:
+        wait_until_idle(session.client, found["id"], session.say)
+        answer = find_node(session, found["id"])
+    if session.structured:
+        session.thing(answer, [])
+    session.say(f"node {found['name']} gets nothing new; {answer['running']} attempts run there")
+
+
+@node.command("undrain", examples=["igor node undrain n2"])
+@click.argument("name", metavar="NODE")
+@click.pass_obj
+def undrain(session: Session, name: str) -> None:
+    """Use a drained node again."""
+    found = find_node(session, name)
+    answer = session.client.write("POST", f"/v1/nodes/{segment(found['id'])}/undrain", {}).value
+    if session.structured:
+        session.thing(answer, [])
+    session.say(f"node {found['name']} is {answer['state']}")
+
+
+def wait_until_idle(client: Client, node: str, say: Callable[[str], None], wait_words: str = "") -> None:
+    """Says how many attempts are waited for, when that changes."""
+    said = 0
+    while running := next((one["running"] for one in client.get("/v1/cluster")["nodes"] if one["id"] == node), 0):
+        if running != said:
+            said = running
+            say(f"waiting for {running} attempts to end; nothing new comes{wait_words}")
+        time.sleep(IDLE_LOOK_S)
 
 
 @click.command("status", cls=Command, examples=["igor status", "igor status --json"])

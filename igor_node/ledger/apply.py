@@ -31,7 +31,7 @@ from igor_node.ledger.apply_keys import key_made, key_used, keys_dropped
 from igor_node.ledger.apply_placements import assign_stages, explain_waits
 from igor_node.ledger.apply_prune import prune
 from igor_node.ledger.apply_pushes import pause_jobs, push_project, resume_jobs
-from igor_node.ledger.apply_reports import attempts_lost, report_events
+from igor_node.ledger.apply_reports import attempts_lost, decide_lost, report_events
 from igor_node.ledger.apply_runs import create_run, fire_runs
 from igor_node.ledger.apply_secrets import remove_secret, reseal_secrets, set_secret
 from igor_node.ledger.apply_staged import stage_push
@@ -74,6 +74,7 @@ APPLY: Mapping[type[Command], Apply] = {
     commands.ExplainWaits: explain_waits,
     commands.ReportEvents: report_events,
     commands.AttemptsLost: attempts_lost,
+    commands.DecideLost: decide_lost,
     commands.Prune: prune,
 }
 """What each command of a new ledger does."""

@@ -96,10 +96,13 @@ def _jobs(action: str) -> Callable[[Transaction, Any], Deed]:
     return describe
 
 
-def _cancel(tx: Transaction, command: commands.CancelRun) -> Deed:
-    run = tx.run(command.run)
-    job = None if run is None else run.job
-    return Deed("run.cancel", command.run, None if job is None else job.partition("/")[0], None if run is None else {"job": job, "state": run.state})
+def _run(action: str) -> Callable[[Transaction, Any], Deed]:
+    def describe(tx: Transaction, command: Any) -> Deed:
+        run = tx.run(command.run)
+        before = None if run is None else {"job": run.job, "state": run.state}
+        return Deed(action, command.run, None if run is None else run.job.partition("/")[0], before)
+
+    return describe
 
 
 def _token(action: str) -> Callable[[Transaction, Any], Deed]:
@@ -132,5 +135,6 @@ DEEDS: Mapping[type[Command], Callable[[Transaction, Any], Deed]] = {
     commands.PauseJobs: _jobs("job.pause"),
     commands.ResumeJobs: _jobs("job.resume"),
     commands.CreateRun: lambda tx, command: Deed("run.create", command.run, command.job.partition("/")[0], {"job": command.job}),
-    commands.CancelRun: _cancel,
+    commands.CancelRun: _run("run.cancel"),
+    commands.DecideLost: _run("run.lost"),
 }

@@ -16,14 +16,14 @@ from igor_node.definitions.jobs import Stage
 from igor_node.ledger import schema
 from igor_node.ledger.apply_ends import advance
 from igor_node.ledger.apply_pushes import settle_given_back
-from igor_node.ledger.commands import AttemptsLost, Done, Refused, ReportEvents, Result
-from igor_node.ledger.schema import split_attempt
+from igor_node.ledger.commands import AttemptsLost, DecideLost, Done, Refused, ReportEvents, Result
+from igor_node.ledger.schema import attempt_id, split_attempt
 from igor_node.ledger.transaction import BrokenInvariant, RunRecord, Transaction
 from igor_node.rules.graph import spared
 from igor_node.rules.node_loss import Fail, Keep, OnNodeLoss, after_loss
 from igor_node.rules.states import AttemptEvent, RunEvent, StageEvent, TryEvent, follow_attempt, follow_run, follow_stage
 from igor_node.stream import AttemptEvent as Report
-from igor_node.words import SECOND, AttemptState, RunState, StageState
+from igor_node.words import SECOND, AttemptState, NodeState, RunState, StageState
 
 FUTURE_NS = 60 * SECOND  # a node's clock that is further ahead of the ledger is not believed
 TRIES_LIMIT = 10_000  # of one attempt; a report beyond it is ignored
@@ -366,7 +366,7 @@ def attempts_lost(tx: Transaction, command: AttemptsLost) -> Result:
     lost, left = [], []
     for name in command.attempts:
         attempt = _load(tx, name)
-        if attempt is not None and attempt.ended_at is None and _lose(attempt, command):
+        if attempt is not None and attempt.ended_at is None and _lose(attempt, command.reason, command.decision):
             lost.append(name)
         else:
             left.append(name)
@@ -374,23 +374,54 @@ def attempts_lost(tx: Transaction, command: AttemptsLost) -> Result:
     return Done({"lost": lost, "left": left})
 
 
-def _lose(attempt: _Attempt, command: AttemptsLost) -> bool:
+def decide_lost(tx: Transaction, command: DecideLost) -> Result:
+    """`lost`: the attempts that are lost by it. Refused where none waits for its node: what is not waited for decides itself with its lease."""
+    run = tx.run(command.run)
+    if run is None:
+        return Refused("NotFound", f'no run has the id "{command.run}"')
+    if command.decision not in (OnNodeLoss.RERUN, OnNodeLoss.FAIL):
+        return Refused("Invalid", f'"{command.decision}" decides nothing', "expected rerun or fail")
+    lost, spared = [], []
+    for stage, n, node, *_ in tx.all(schema.SELECT_OPEN_ATTEMPTS_OF_RUN, command.run):
+        attempt = _load(tx, attempt_id(command.run, stage, n))
+        assert attempt is not None, "an open attempt has a row"
+        if why := _undecidable(attempt, node):
+            spared.append(f"stage {stage}: {why}")
+            continue
+        words = f": {command.reason}" if command.reason else ""
+        if _lose(attempt, f"{tx.actor} decided that it is lost{words}", command.decision):
+            lost.append(attempt.name)
+    if not lost:
+        return Refused("Conflict", f"nothing of run {command.run} waits for a lost node", "; ".join(spared) or "it has nothing on any node")
+    tx.touch("runs", "stages", "attempts")
+    return Done({"run": command.run, "lost": lost})
+
+
+def _undecidable(attempt: _Attempt, node: str) -> str:
+    name, state = attempt.tx.one(schema.SELECT_NODE, node)[0::5][:2]
+    if state not in (NodeState.SILENT, NodeState.LOST):
+        return f"node {name} is heard; igor cancel ends the run"
+    rule = attempt.definition().on_node_loss
+    return "" if rule == OnNodeLoss.WAIT else f"its lease decides (on_node_loss: {rule})"
+
+
+def _lose(attempt: _Attempt, reason: str, decision: str) -> bool:
     tx, row = attempt.tx, attempt.row
     state = follow_attempt(attempt.state, AttemptEvent.LOST)
     if state is None:
         raise BrokenInvariant(f"attempt {attempt.name} is {attempt.state} and has not ended")
-    policy = command.decision or attempt.definition().on_node_loss
+    policy = decision or attempt.definition().on_node_loss
     losses = row.losses + 1
     what = after_loss(policy, attempts_made=losses, max_attempts=tx.spec(row.job, row.spec_version).max_attempts)
     if isinstance(what, Keep):
-        _wait_for_node(attempt, command.reason)
+        _wait_for_node(attempt, reason)
         return False
-    attempt.state, attempt.reason, attempt.ended_at = state, command.reason, tx.time
+    attempt.state, attempt.reason, attempt.ended_at = state, reason, tx.time
     attempt.write()
-    tx.execute(schema.LOSE_TRIES, (command.reason, tx.time, *attempt.key))
+    tx.execute(schema.LOSE_TRIES, (reason, tx.time, *attempt.key))
     if row.cancel is not None:
         tx.execute(schema.UPDATE_RUN_CANCEL, (f"{row.cancel}; node silent", attempt.run))
-        _stage_ended(attempt, StageEvent.CANCELLED, f"node silent: {command.reason}")
+        _stage_ended(attempt, StageEvent.CANCELLED, f"node silent: {reason}")
     elif isinstance(what, Fail):
         _stage_ended(attempt, StageEvent.FAILED, what.reason)
     else:

@@ -307,6 +307,14 @@ class AttemptsLost(Command, frozen=True, kw_only=True, omit_defaults=True, tag="
     decision: str = ""
 
 
+class DecideLost(Command, frozen=True, kw_only=True, omit_defaults=True, tag="decide_lost"):
+    """A person's word on what a run has on nodes that are not heard and are waited for (`on_node_loss: wait`). `decision`: rerun or fail."""
+
+    run: str
+    decision: str
+    reason: str = ""
+
+
 class Prune(Command, frozen=True, kw_only=True, omit_defaults=True, tag="prune"):
     """Forget runs that ended before `runs_before`, command results and events before theirs; a bounded number a command.
 
@@ -350,6 +358,7 @@ AnyCommand = (
     | ExplainWaits
     | ReportEvents
     | AttemptsLost
+    | DecideLost
     | Prune
 )
 

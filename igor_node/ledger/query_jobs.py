@@ -149,6 +149,12 @@ def jobs(
     return [_job(row) for row in rows]
 
 
+def job_ids(connection: sqlite3.Connection, project: str | None = None) -> list[str]:
+    """All that are defined, of one project or of all."""
+    rows = connection.execute("SELECT job FROM jobs WHERE removed_at IS NULL AND (?1 IS NULL OR project = ?1) ORDER BY job", (project,))
+    return [row[0] for row in rows]
+
+
 def schedulable(connection: sqlite3.Connection) -> list[JobRow]:
     """Every job that has a schedule, paused ones too, for the fires loop. Bounded by what pushes may hold."""
     return [row for row in jobs(connection, limit=-1) if row.spec.schedules]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from igor_node.definitions.jobs import Job, Schedule
 from igor_node.definitions.preview import describe, next_fires
 from igor_node.definitions.values import check_params
-from igor_node.http.dispatch import Call
+from igor_node.http.dispatch import Call, part_id
 from igor_node.http.limits import QUERY_DEFAULT, SCHEDULE_LIMIT, UPCOMING_LIMIT
 from igor_node.http.permissions import Reach
 from igor_node.http.routes import JOB, Reply, Route, Struct, Where
@@ -21,11 +21,12 @@ from igor_node.ledger.query_jobs import JobRow
 from igor_node.rules.pause import Pause
 from igor_node.rules.timetable import JobTimetable
 from igor_node.rules.upcoming import upcoming
-from igor_node.words import SECOND, Instant, Invalid, Malformed, Role, format_instant, new_id, parse_instant, parse_span
+from igor_node.words import SECOND, Instant, Invalid, Malformed, NotFound, Role, format_instant, new_id, parse_instant, parse_span
 
 RECENT = 20  # the row of small bars
 FIRES_SHOWN = 10
 HOURS_LIMIT = 24 * 366
+JOBS_A_COMMAND = 2_000  # paused or resumed by one entry: so many hold up others for some tens of milliseconds
 
 
 class JobsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -258,13 +259,40 @@ def idempotency_key(call: Call) -> str | None:
 
 
 async def pause_job(call: Call) -> Any:
-    body: PauseBody = call.body
+    until = pause_end(call)
     row = await resolve(call)
+    done = await call.propose(commands.PauseJobs(jobs=(row.job,), reason=call.body.reason, until=until))
+    return await answer_pause(call, row.job, done)
+
+
+def pause_end(call: Call) -> Instant | None:
+    body: PauseBody = call.body
     until = read_instant("until", body.until) if body.until is not None else None
     if until is not None and until <= call.now():
         raise Invalid("a pause cannot end in the past", faults=[f"until: {body.until} is in the past; expected a time to come"])
-    done = await call.propose(commands.PauseJobs(jobs=(row.job,), reason=body.reason, until=until))
-    return await answer_pause(call, row.job, done)
+    return until
+
+
+async def pause_many(call: Call) -> Any:
+    """All jobs that there are now, of a project or of the cluster."""
+    until = pause_end(call)
+    done = await propose_for_all(call, lambda jobs: commands.PauseJobs(jobs=jobs, reason=call.body.reason, until=until))
+    handed_out = handed_out_json([fire for answer in done for fire in answer["handed_out"]])
+    return {"paused": sum(len(answer["paused"]) for answer in done), "handed_out": handed_out, "warnings": warnings(handed_out)}
+
+
+async def resume_many(call: Call) -> Any:
+    done = await propose_for_all(call, lambda jobs: commands.ResumeJobs(jobs=jobs))
+    return {"resumed": sum(len(answer["resumed"]) for answer in done)}
+
+
+async def propose_for_all(call: Call, command: Callable[[tuple[str, ...]], commands.AnyCommand]) -> list[Any]:
+    project = call.request.match_info.get("project")
+    jobs = await call.read(lambda connection: query_jobs.job_ids(connection, project))
+    if project is not None and not jobs:
+        raise NotFound(f'no project is named "{project}", or it has no jobs', hint="igor jobs lists them")
+    parts = [tuple(jobs[start : start + JOBS_A_COMMAND]) for start in range(0, len(jobs), JOBS_A_COMMAND)]
+    return [await call.propose(command(part), command_id=part_id(call.command_id, number)) for number, part in enumerate(parts)]
 
 
 async def resume_job(call: Call) -> Any:
@@ -321,6 +349,16 @@ ROUTES = (
         method="POST", path=f"/v1/jobs/{JOB}/resume", handler=resume_job, summary="Let a paused job's schedule go on", role=Role.OPERATOR,
         reach=Reach.THING, where=Where.WRITE, body=ResumeBody,
     ),
+    Route(
+        method="POST", path="/v1/projects/{project}/pause", handler=pause_many, summary="Pause all jobs of a project", role=Role.OPERATOR,
+        reach=Reach.PROJECT, where=Where.WRITE, body=PauseBody,
+    ),
+    Route(
+        method="POST", path="/v1/projects/{project}/resume", handler=resume_many, summary="Resume all jobs of a project", role=Role.OPERATOR,
+        reach=Reach.PROJECT, where=Where.WRITE, body=ResumeBody,
+    ),
+    Route(method="POST", path="/v1/pause", handler=pause_many, summary="Pause all jobs", role=Role.OPERATOR, where=Where.WRITE, body=PauseBody),
+    Route(method="POST", path="/v1/resume", handler=resume_many, summary="Resume all jobs", role=Role.OPERATOR, where=Where.WRITE, body=ResumeBody),
     Route(method="GET", path="/v1/upcoming", handler=list_upcoming, summary="Fires that are to come", query=UpcomingQuery, reach=Reach.LIST),
     Route(
         method="POST", path="/v1/schedule", handler=explain_schedule, summary="What a schedule means: in words, and its next fires",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,6 +40,11 @@ class AuditQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job: str | None = None
     start: Instant | None = msgspec.field(default=None, name="from")
     to: Instant | None = None
+
+
+class LostBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    decision: Literal["rerun", "fail"]
+    reason: str = ""
 
 
 class CancelBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,15 +140,20 @@ def why_fire(connection: sqlite3.Connection, words: str, now: int, projects: Seq
 
 
 async def cancel_run(call: Call) -> Any:
-    body: CancelBody = call.body
+    return await act(call, lambda run: commands.CancelRun(run=run, reason=call.body.reason))
+
+
+async def decide_lost(call: Call) -> Any:
+    """A person's word on attempts that are waited for on a node that is not heard."""
+    return await act(call, lambda run: commands.DecideLost(run=run, decision=call.body.decision, reason=call.body.reason))
+
+
+async def act(call: Call, command: Callable[[str], commands.AnyCommand]) -> dict[str, Any]:
+    """Proposes it for the run of the path; the run as it is then."""
     words = call.part("run")
-
-    def find(connection: sqlite3.Connection) -> dict[str, Any]:
-        return query_runs.run(connection, query_runs.find_run(connection, words, projects=call.projects), with_stages=False)
-
-    run = await call.read(find)
-    await call.propose(commands.CancelRun(run=run["id"], reason=body.reason))
-    return await call.read(lambda connection: query_runs.run(connection, run["id"]))
+    run = await call.read(lambda connection: query_runs.find_run(connection, words, projects=call.projects))
+    await call.propose(command(run))
+    return await call.read(lambda connection: query_runs.run(connection, run))
 
 
 # --- audit
@@ -198,6 +208,10 @@ ROUTES = (
     Route(
         method="POST", path=f"/v1/runs/{RUN}/cancel", handler=cancel_run, summary="End a run: TERM, then KILL", role=Role.OPERATOR,
         reach=Reach.THING, where=Where.WRITE, body=CancelBody,
+    ),
+    Route(
+        method="POST", path=f"/v1/runs/{RUN}/lost", handler=decide_lost, summary="Decide about a run that waits for a lost node", role=Role.OPERATOR,
+        reach=Reach.THING, where=Where.WRITE, body=LostBody,
     ),
     # Last, because a name of a run may have a slash in it: `project/job@latest`.
     Route(method="GET", path=f"/v1/runs/{RUN}", handler=show_run, summary="One run with its stages, attempts and tries", reach=Reach.THING),

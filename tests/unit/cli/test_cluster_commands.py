@@ -105,6 +105,32 @@ def test_pause_and_resume_say_what_they_did(igor: Igor, node: FakeNode) -> None:
     assert "demo/hello: resumed" in igor("job", "resume", "hello").err and node.asked[1].body == {}
 
 
+def test_pause_of_many_says_how_many(igor: Igor, node: FakeNode) -> None:
+    node.on("POST", "/v1/projects/demo/pause", {"paused": 3, "warnings": ["run r1 is with node n1 and may start"]})
+    ended = igor("pause", "--project", "demo", "-m", "moving", "-y")
+    assert ended.code == 0 and "3 jobs paused" in ended.err and "run r1 is with node n1" in ended.err
+    assert node.asked[-1].body == {"reason": "moving"}
+    node.on("POST", "/v1/resume", {"resumed": 3})
+    assert "3 jobs resumed" in igor("resume", "--all").err
+    assert igor("pause").code == 2 and igor("resume", "--all", "--project", "demo").code == 2
+
+
+def test_a_node_is_shown_drained_until_it_is_empty_and_used_again(igor: Igor, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operate, "IDLE_LOOK_S", 0)
+    n1 = {**CLUSTER["nodes"][0], "id": "i1", "reason": "new disks", "slots_used": 1}
+    looks = iter([1, 1, 1, 0, 0])
+    node.on("GET", "/v1/cluster", lambda asked: Reply({**CLUSTER, "nodes": [{**n1, "running": next(looks)}]}))
+    node.on("POST", "/v1/nodes/i1/drain", {"id": "i1", "running": 1}).on("POST", "/v1/nodes/i1/undrain", {"id": "i1", "state": "up"})
+    shown = igor("node", "show", "n1").out
+    assert "state:   up: new disks" in shown and "labels:  zone=eu" in shown and "1, on 1 of 4 slots" in shown
+    drained = igor("node", "drain", "n1", "-m", "new disks", "--until-empty")
+    assert drained.code == 0 and drained.err.count("waiting for 1 attempts") == 1 and "0 attempts run there" in drained.err
+    assert next(asked for asked in node.asked if asked.path == "/v1/nodes/i1/drain").body == {"reason": "new disks"}
+    node.on("GET", "/v1/cluster", {**CLUSTER, "nodes": [n1]})
+    assert "node n1 is up" in igor("node", "undrain", "i1").err
+    assert igor("node", "show", "n9").code == 4
+
+
 def test_a_table_in_a_pipe_is_plain_columns(igor: Igor, node: FakeNode) -> None:
     node.on("GET", "/v1/cluster", CLUSTER)
     lines = igor("nodes").out.splitlines()

@@ -179,6 +179,13 @@ def test_cancel_means_the_run_it_found(igor: Igor, node: FakeNode) -> None:
     assert (ended.code, ended.out) == (0, f"{RUN_ID}\n") and node.asked[1].body == {"reason": "wrong day"}
 
 
+def test_lost_sends_what_was_decided(igor: Igor, node: FakeNode) -> None:
+    node.on("GET", "/v1/runs/demo%2Fhello%40latest", a_run()).on("POST", f"{PATH}/lost", a_run("failed", reason="lost"))
+    ended = igor("lost", "demo/hello@latest", "--fail", "-m", "the machine burnt")
+    assert ended.code == 0 and node.asked[1].body == {"decision": "fail", "reason": "the machine burnt"}
+    assert igor("lost", "demo/hello@latest").code == 2
+
+
 # --- logs
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from igor_node.http.api import jobs
 from igor_node.http.dispatch import part_id
 from igor_node.ledger import commands
 from igor_node.stream import AttemptEvent
@@ -194,6 +195,21 @@ async def test_pause_and_resume(world: World) -> None:
     assert (paused.value["handed_out"], paused.value["warnings"]) == ([], [])
     resumed = await world.ask("POST", "/v1/jobs/hourly/resume", {})
     assert (resumed.value["paused"], bool(resumed.value["next_fire"])) == (False, True)
+
+
+async def test_many_are_paused_and_resumed_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several entries where they are many. `paused` counts those of the scope, `resumed` those that were paused."""
+    monkeypatch.setattr(jobs, "JOBS_A_COMMAND", 2)
+    await pushed(world, *({**HOURLY, "name": f"job-{number}"} for number in range(5)))
+    paused = await world.ask("POST", "/v1/projects/demo/pause", {"reason": "moving house"}, role=Role.OPERATOR)
+    assert (paused.status, paused.value) == (200, {"paused": 5, "handed_out": [], "warnings": []})
+    shown = (await world.ask("GET", "/v1/jobs")).value["items"]
+    assert [(job["paused"], job["pause_reason"]) for job in shown] == [(True, "moving house")] * 5
+    assert (await world.ask("POST", "/v1/jobs/job-1/resume", {})).status == 200
+    assert (await world.ask("POST", "/v1/resume", {})).value == {"resumed": 4}
+    assert (await world.ask("POST", "/v1/pause", {})).value["paused"] == 5
+    assert (await world.ask("POST", "/v1/projects/nowhere/pause", {})).status == 404
+    assert (await world.ask("POST", "/v1/pause", {"until": "2020-01-01T00:00:00Z"})).status == 422
 
 
 async def test_a_pause_with_an_end_shows_the_fires_behind_it(world: World) -> None:

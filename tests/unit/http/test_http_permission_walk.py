@@ -107,6 +107,7 @@ def definitions(place: Place, project: str) -> Any:
 SAMPLES: dict[str, Sample] = {
     "GET /v1/events": Sample("?last=1000"),
     "GET /v1/nodes/logs": Sample("?attempt=a&try=1"),
+    "POST /v1/runs/{run}/lost": Sample(body=lambda place, project: {"decision": "fail"}, also=(409,)),  # nothing waits for a lost node
     "POST /v1/nodes": Sample(body=lambda place, project: {"id": place.node, "name": place.node, "address": "127.0.0.1:9"}),
     "GET /v1/nodes/{node}/stream": Sample(also=(400,)),  # no WebSocket
     "GET /v1/node/key": Sample(also=(403,)),  # a node that is no member

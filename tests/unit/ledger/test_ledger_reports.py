@@ -8,7 +8,7 @@ import pytest
 
 from igor_node.definitions.jobs import Stage
 from igor_node.ledger import query_attempts, query_live
-from igor_node.ledger.commands import AttemptsLost, CancelRun, ReportEvents
+from igor_node.ledger.commands import AttemptsLost, CancelRun, DecideLost, NodeChanged, ReportEvents
 from igor_node.ledger.waiting import waiting_stages
 from igor_node.stream import AttemptEvent
 from igor_node.words import SECOND
@@ -225,6 +225,28 @@ def test_wait_reruns_nothing_until_a_person_decides(book: Book) -> None:
     lost(book, attempt, decision="rerun")
     assert attempts_of(book, run) == [("lost", None)]
     assert book.place(run, n=2, node="node-b") == ""
+
+
+@pytest.mark.parametrize("decision, state", [("rerun", "queued"), ("fail", "failed")])
+def test_a_person_decides_about_what_waits_for_a_node_that_is_not_heard(book: Book, decision: str, state: str) -> None:
+    run, attempt = started(book, loss="wait")
+    assert "is heard" in book.refused(DecideLost(run=run, decision=decision)).hint
+    book.done(NodeChanged(node="node-a", state="silent", reason="no heartbeat"))
+    assert book.refused(DecideLost(run=run, decision="rest")).error == "Invalid"
+    assert book.done(DecideLost(run=run, decision=decision, reason="it burnt"))["lost"] == [attempt]
+    assert attempts_of(book, run) == [("lost", None)]
+    stage = book.run(run)["stages"][0]
+    assert stage["state"] == state and book.run(run)["state"] == ("running" if decision == "rerun" else "failed")
+    assert "decided that it is lost: it burnt" in str(stage)
+    book.end(attempt, exit_code=0)
+    assert (book.run(run)["state"] == "succeeded") == (decision == "rerun")  # a late result, as ever
+    assert book.refused(DecideLost(run=run, decision=decision)).error == "Conflict"
+
+
+def test_nobody_decides_about_what_its_lease_decides(book: Book) -> None:
+    run, _ = started(book, loss="rerun")
+    book.done(NodeChanged(node="node-a", state="lost", reason="no sign of life"))
+    assert "its lease decides (on_node_loss: rerun)" in book.refused(DecideLost(run=run, decision="rerun")).hint
 
 
 def test_a_late_result_counts_while_nothing_was_placed_after_the_loss(book: Book) -> None:
