@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wrapper.lease import LeaseWatch
+    from wrapper.masking import Forms
     from wrapper.tree import Tree
     from wrapper.waiting import Waiting
 
@@ -58,7 +59,7 @@ class Try:
         tree: Tree,
         asked_to_end: Callable[[], str],
         secrets: dict[str, str],
-        masked: list[bytes],
+        masked: Forms | None,
     ) -> None:
         """`secrets`: for the command's environment alone. `masked`: what must not be seen in its output."""
         self.n, self.spec, self.secrets = n, spec, secrets

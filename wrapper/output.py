@@ -13,7 +13,7 @@ from wrapper import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from wrapper.masking import Masker
+    from wrapper.masking import Forms, Masker
 
 LATER_PARTS = 4  # kept after the first: with an eighth of the limit each, the last three eighths at least
 SMALLEST_PART_BYTES = 4096
@@ -22,7 +22,7 @@ PAUSE_AFTER_ERROR_NS = 200_000_000  # a full disk is asked five times a second, 
 
 
 class Log:
-    def __init__(self, try_n: int, limit_bytes: int, masked: list[bytes] | None = None) -> None:
+    def __init__(self, try_n: int, limit_bytes: int, masked: Forms | None = None) -> None:
         """`masked`: what must not be seen (masking.py)."""
         self.try_n = try_n
         self.maskers: dict[bytes, Masker] = {}

@@ -29,6 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from wrapper.masking import Forms
+
 DISK_PAUSE_S = 0.5  # between tries to write an event on a full disk
 STAND_BY_LOOKS_NS = (200_000_000, 10_000_000_000)  # between two looks at node and leader: often through an election, seldom in a long outage
 STAND_BY_LIMIT_NS = 86_400 * 1_000_000_000  # a machine without its node for a day counts as lost all the same
@@ -80,9 +82,9 @@ def _secrets(given: int) -> dict[str, Any] | None:
     return found
 
 
-def _forms(secrets: dict[str, str]) -> list[bytes]:
+def _forms(secrets: dict[str, str]) -> Forms | None:
     if not secrets:
-        return []
+        return None
     from wrapper.masking import forms_of  # only here: few wrappers have secrets
 
     return forms_of(list(secrets.values()))
