@@ -107,14 +107,20 @@ def plan(session: Session, folder: Path) -> int:
     session.client.answer_timeout_s = max(session.client.answer_timeout_s, CHECK_TIMEOUT_S)
     body = {"definitions": loaded.objects, "sources": loaded.sources, "artifact": None}
     found = session.client.write("POST", f"/v1/projects/{segment(loaded.project)}/plan", body).value
-    changes = found.get("changes") or []
+    changes, pools = found.get("changes") or [], found.get("pools") or []
     if session.form == "name":
         output.write_lines(change["job"] for change in changes)
     else:
-        session.thing(found, [line for change in changes for line in change_lines(session, change)])
+        session.thing(found, [*map(pool_line, pools), *(line for change in changes for line in change_lines(session, change))])
     warn(session, found)
-    session.say(f"project {loaded.project}: " + (counted(len(changes), "change") if changes else "no changes"))
-    return PLAN_FOUND_CHANGES if changes else 0
+    count = len(changes) + len(pools)
+    session.say(f"project {loaded.project}: " + (counted(count, "change") if count else "no changes"))
+    return PLAN_FOUND_CHANGES if count else 0
+
+
+def pool_line(pool: dict[str, Any]) -> str:
+    mark = "+" if pool["before"] is None else "-" if pool["after"] is None else "~"
+    return f"{mark} pool {pool['pool']}: {_value(pool['before'])} -> {_value(pool['after'])} slots"
 
 
 def warn(session: Session, answer: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ Read jobs.py first: the job as the ledger keeps it. Then, on the way from a pers
 (the fields), shape.py (a document as a model, and its faults), resolve.py (everything between fields and documents), load.py (the two doors: a
 folder, a push); and schedule.py (when it fires) with cron.py and zones.py, values.py (`${{ }}` and params), preview.py (in words, for people). No
 clock is read but in `load_folder`: times are arguments.
-`Job`, `Calendar` and `Project` are for `*.py` files of a folder (build.py); they are imported when they are asked for.
+`Job`, `Calendar`, `Pool` and `Project` are for `*.py` files of a folder (build.py); they are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from igor_node.definitions.build import Calendar, Job, Project
+    from igor_node.definitions.build import Calendar, Job, Pool, Project
 
-__all__ = ["Calendar", "Job", "Project"]
+__all__ = ["Calendar", "Job", "Pool", "Project"]
 
 
 def __getattr__(name: str) -> Any:

@@ -111,6 +111,11 @@ class Calendar(Definition):
         super().__init__("Calendar", {"name": name, "days": [str(day) for day in days], "description": description})
 
 
+class Pool(Definition):
+    def __init__(self, name: str, slots: int, description: str = "") -> None:
+        super().__init__("Pool", {"name": name, "slots": slots, "description": description})
+
+
 class Project(Definition):
     def __init__(self, name: str, description: str = "", defaults: JobFields | None = None) -> None:
         super().__init__("Project", {"name": name, "description": description, **({"defaults": defaults} if defaults else {})})

@@ -62,6 +62,13 @@ def name(value: Any) -> str:
     return str(value)
 
 
+def pool_name(value: Any) -> str:
+    parts = text(value).split("/")
+    if len(parts) > 2 or not all(map(NAME.fullmatch, parts)):
+        raise ValueError(f"{shown(value)} is not a name of a pool; expected one like warehouse, or infra/warehouse of another project")
+    return str(value)
+
+
 def param_name(value: Any) -> str:
     if not _PARAM.fullmatch(text(value)):
         raise ValueError(f"{shown(value)} is not the name of a param; expected letters, digits, _ and -, a letter first, at most 100")
@@ -211,6 +218,7 @@ Text = Annotated[str, BeforeValidator(text)]
 ShortText = Annotated[str, BeforeValidator(short_text)]
 Word = Annotated[str, BeforeValidator(word), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 Name = Annotated[str, BeforeValidator(name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
+PoolName = Annotated[str, BeforeValidator(pool_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}(/{NAME.pattern})?$"})]
 ParamName = Annotated[str, BeforeValidator(param_name)]
 Variable = Annotated[str, BeforeValidator(variable)]
 Duration = Annotated[int, BeforeValidator(duration()), WithJsonSchema(_DURATION_SCHEMA)]

@@ -84,6 +84,7 @@ class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     skip_codes: tuple[int, ...] = ()
     constraints: dict[str, str] = {}
     slots: int = 1
+    pools: tuple[str, ...] = ()  # PROJECT/NAME; one slot of each, all at once
     on_node_loss: str = "rerun"  # rerun | wait | fail
     workdir: str | None = None
     user: str | None = None  # None: as whom the node runs

@@ -47,11 +47,12 @@ class Judged:
         document: Written,
         defaults: Defaults,
         calendars: Mapping[str, tuple[str, ...]],
+        pools: Mapping[str, int],
         now: Instant,
         faults: Faults,
     ) -> None:
         self.shape = shape
-        self.written, self.calendars, self.now, self.faults = job, calendars, now, faults
+        self.written, self.calendars, self.pools, self.now, self.faults = job, calendars, pools, now, faults
         self.document, self.origin, self.defaults = document.value, document.origin, defaults
         self.project, self.id = project, f"{project}/{job.name}"
         self.shell = job.shell or "/bin/sh"

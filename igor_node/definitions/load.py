@@ -16,7 +16,7 @@ from igor_node.definitions.documents import FILE_LIMIT_BYTES, NESTING_LIMIT, rea
 from igor_node.definitions.faults import Faults, Origin
 from igor_node.definitions.jobs import Job
 from igor_node.definitions.judged import Written
-from igor_node.definitions.resolve import resolve
+from igor_node.definitions.resolve import Resolved, resolve
 from igor_node.words import NAME, Instant, Invalid, wall_now
 
 FILES_LIMIT = 20_000  # of one folder
@@ -32,6 +32,7 @@ class Loaded:
     objects: list[dict[str, Any]]
     sources: dict[str, str]
     jobs: list[Job]
+    pools: dict[str, int]  # slots by name
 
 
 def load_folder(folder: Path | str, now: Instant | None = None) -> Loaded:
@@ -47,21 +48,21 @@ def load_folder(folder: Path | str, now: Instant | None = None) -> Loaded:
         sources[path.name] = data.decode("utf-8", "replace")
         objects += _python(path, faults) if path.suffix == ".py" else _yaml(path, data, faults)
     project = _project(folder, objects, faults)
-    jobs = _resolve(project, objects, wall_now() if now is None else now, faults)
+    found = _resolve(project, objects, wall_now() if now is None else now, faults)
     if len(faults):
         raise invalid(faults)
-    return Loaded(project, objects, sources, jobs)
+    return Loaded(project, objects, sources, found.jobs, found.pools)
 
 
-def check_objects(project: str, objects: Sequence[Any], now: Instant) -> list[Job]:
-    """The jobs of a push. Raises Invalid with every fault."""
+def check_objects(project: str, objects: Sequence[Any], now: Instant) -> Resolved:
+    """The jobs and pools of a push. Raises Invalid with every fault."""
     faults = Faults()
     if not NAME.fullmatch(project):
         faults.add(Origin("definitions"), ("project",), f'"{project[:100]}" is not a name; expected letters, digits, -, _ and .')
-    jobs = _resolve(project, objects, now, faults)
+    found = _resolve(project, objects, now, faults)
     if len(faults):
         raise invalid(faults)
-    return jobs
+    return found
 
 
 def invalid(faults: Faults) -> Invalid:
@@ -69,7 +70,7 @@ def invalid(faults: Faults) -> Invalid:
     return Invalid(f"the definitions have {count} faults" if count != 1 else "the definitions have a fault", faults=faults.lines())
 
 
-def _resolve(project: str, objects: Sequence[Any], now: Instant, faults: Faults) -> list[Job]:
+def _resolve(project: str, objects: Sequence[Any], now: Instant, faults: Faults) -> Resolved:
     documents = []
     for index, value in enumerate(objects):
         source = value.get("source") if isinstance(value, dict) else None

@@ -18,6 +18,7 @@ STAGES_LIMIT = 1_000
 ENV_LIMIT = 500
 PARAMS_LIMIT = 100
 LIST_LIMIT = 1_000
+POOLS_LIMIT = 20  # of one stage
 DAYS_LIMIT = 5_000  # of a calendar
 
 Overlap = Annotated[
@@ -109,7 +110,7 @@ class Work(Model):
     skip_codes: Codes | None = None
     constraints: Labels | None = None
     slots: f.Thousand | None = None
-    pools: Names | None = None
+    pools: Annotated[list[f.PoolName], Field(max_length=POOLS_LIMIT)] | None = None
     limits: Limits | None = None
     on_node_loss: NodeLoss | None = None
     user: f.ShortText | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from igor_node.definitions import jobs as j
 from igor_node.definitions import model as m
@@ -26,25 +26,31 @@ from igor_node.words import Instant
 JOB_LIMIT_BYTES = 512 * 1024  # two of them still fit into an entry of 1 MiB
 MERGED_DEFAULTS = frozenset({"env", "constraints", "links", "params", "retries", "limits", "secrets"})  # a job's keys win one by one
 NOT_YET_IN_JOB = ("state", "shadow", "on_failure", "on_success", "on_recovery", "on_late")
-NOT_YET_KINDS = ("Pool", "Channel", "Monitor")
+NOT_YET_KINDS = ("Channel", "Monitor")
 
 
-def resolve(project: str, documents: Sequence[Written], now: Instant, faults: Faults) -> list[j.Job]:
-    """All jobs of the project, in the order of the documents."""
+class Resolved(NamedTuple):
+    """All jobs of a project in the order of the documents, and the slots of its pools by name."""
+
+    jobs: list[j.Job]
+    pools: dict[str, int]
+
+
+def resolve(project: str, documents: Sequence[Written], now: Instant, faults: Faults) -> Resolved:
     defaults = _defaults(project, documents, faults)
     shaped = [(written, check_shape(_with_defaults(written.value, defaults.value), written.origin, faults)) for written in documents]
     _check_names(shaped, faults)
-    calendars = _calendars(shaped, faults)
+    calendars, pools = _calendars(shaped, faults), _pools(shaped, faults)
     found = []
     for written, shape in shaped:
         if shape is not None and isinstance(shape.document, m.Job):
             before = len(faults)
-            job = _Compiling(project, shape, shape.document, written, defaults, calendars, now, faults).job()
+            job = _Compiling(project, shape, shape.document, written, defaults, calendars, pools, now, faults).job()
             if job is not None and len(faults) == before and not shape.pruned:
                 found.append(job)
         elif shape is not None and _kind(shape.document) in NOT_YET_KINDS:
             faults.add(written.origin, ("kind",), f"{_kind(shape.document)} {NOT_YET}")
-    return found
+    return Resolved(found, pools)
 
 
 def _kind(document: m.Document) -> str:
@@ -125,6 +131,15 @@ def _calendars(shaped: Sequence[tuple[Written, Shaped | None]], faults: Faults) 
                 faults.add(written.origin, path, f"{shown(text)} is not a day; expected one like 2026-12-25")
         faults.unread = faults.unread or ("name",) in shape.pruned  # it may be the one that a job names
         found[document.name] = tuple(text for text in document.days if _is_date(text))
+    return found
+
+
+def _pools(shaped: Sequence[tuple[Written, Shaped | None]], faults: Faults) -> dict[str, int]:
+    found = {}
+    for _, shape in shaped:
+        if shape is not None and isinstance(shape.document, m.Pool):
+            faults.unread = faults.unread or ("name",) in shape.pruned  # it may be the one that a job names
+            found[shape.document.name] = shape.document.slots
     return found
 
 

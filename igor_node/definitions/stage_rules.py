@@ -14,7 +14,7 @@ from igor_node.definitions.quoting import Unquotable, places
 from igor_node.words import USER_LABEL
 
 SECRET_NAMES = re.compile(r".*(_PASSWORD|_SECRET.*|_TOKEN|_API_KEY|_ACCESS_KEY)", re.IGNORECASE)
-NOT_YET_IN_WORK = ("pools", "limits")
+NOT_YET_IN_WORK = ("limits",)
 NOT_YET_IN_STAGE = ("approval", "trigger", "when", "matrix", "max_parallel", "fail_fast", "save", "fetch")
 
 
@@ -29,6 +29,7 @@ class StageRules(Judged):
         if written.command is not None:
             self.fault(("command",), "stands beside stages; expected one of the two")
         self._check_codes(written, ())
+        self._pools(written, ())
         self._check_stage_names(written.stages)
         self._check_circles(written.stages)
         return [self._named_stage(stage, ("stages", index)) for index, stage in enumerate(written.stages)]
@@ -65,12 +66,24 @@ class StageRules(Judged):
                 retry_codes=as_tuple(own("retry_codes")),
                 skip_codes=as_tuple(own("skip_codes")),
                 slots=own("slots"),
+                pools=self._pools(work, path),
                 on_node_loss=own("on_node_loss"),
                 workdir=own("workdir"),
                 user=own("user"),
             ),
             **more,
         )
+
+    def _pools(self, work: m.Work, path: Path) -> tuple[str, ...] | None:
+        """The stage's own, else the job's, each with its project, in the order in which they are named once."""
+        names = self.written.pools if work.pools is None else work.pools
+        for index, name in enumerate(work.pools or ()):
+            if "/" not in name and name not in self.pools and not self.faults.unread:
+                hint = (
+                    meant(name, self.pools) if self.pools else "expected a document of kind Pool with that name, or PROJECT/NAME of another project"
+                )
+                self.fault((*path, "pools", index), f'no pool is named "{name}"; {hint}')
+        return None if names is None else tuple(dict.fromkeys(name if "/" in name else f"{self.project}/{name}" for name in names))
 
     def _secrets(self, work: m.Work, path: Path) -> dict[str, str]:
         """The job's and the stage's own. A variable has its value from one place."""

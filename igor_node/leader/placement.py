@@ -14,18 +14,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from igor_node.leader.reign import Reign
 from igor_node.leader.renewal import renewal_hash
-from igor_node.ledger import query_cluster
+from igor_node.ledger import query_cluster, query_pools
 from igor_node.ledger.commands import AssignStages, Done, ExplainWaits, Placement, WaitReason
 from igor_node.ledger.query_cluster import NodeRow
 from igor_node.ledger.waiting import BLOCKED_PER_JOB, STAGES_PER_QUERY, Waiting, WaitingStage, waiting
 from igor_node.rules.fires import LOOKAHEAD
-from igor_node.rules.placement import Assign, Demand, NodeView, place, take
+from igor_node.rules.placement import KEEP_AFTER, Assign, Demand, NodeView, PoolView, grown, keep, place, take, take_pools
 from igor_node.words import SECOND, NodeState, RunState
 
 PLACEMENTS_A_BATCH = 500  # with names and reasons as long as they may be an entry stays under 1 MiB
@@ -60,6 +60,7 @@ class _Picture:
 
     index: int
     nodes: list[NodeRow]
+    pools: Mapping[str, PoolView]
     waiting: list[WaitingStage]
     next_due: int | None
     limit: int
@@ -78,7 +79,8 @@ class PlacementLoop:
         await self._settle()
         while True:
             picture = await self._look()
-            placements, reasons = decide(picture.waiting, self._views(picture.nodes), self._reign.key)
+            views, now = self._views(picture.nodes), self._reign.clock.now()
+            placements, reasons = decide(picture.waiting, views, picture.pools, self._reign.key, now)
             refused = await self._propose(placements)
             self._look_further(picture, placed=len(placements))
             if picture.wide:
@@ -101,7 +103,7 @@ class PlacementLoop:
             free = sum(max(0, node.slots - node.used) for node in nodes if node.node in connected)
             limit = self._wide_limit if wide else min(self._wide_limit, max(STAGES_A_NARROW_LOOK, 2 * free)) if free else 0
             found = waiting(connection, horizon, limit, blocked_per_job=BLOCKED_PER_JOB if wide else 0) if limit else Waiting([], None)
-            return _Picture(0, nodes, found.stages, found.next_due, limit, wide)
+            return _Picture(0, nodes, query_pools.pools(connection), found.stages, found.next_due, limit, wide)
 
         index, picture = await self._reign.reads.indexed(read)
         return replace(picture, index=index)
@@ -172,28 +174,39 @@ class PlacementLoop:
             await self._reign.clock.sleep(0.02)
 
 
-def decide(waiting: Sequence[WaitingStage], nodes: Sequence[NodeView], key: bytes) -> tuple[list[Placement], dict[tuple[str, str], str]]:
-    """Placements for one batch, and for every stage that gets none the reason. Higher priority first, then the order of due time."""
+def decide(
+    waiting: Sequence[WaitingStage], nodes: Sequence[NodeView], pools: Mapping[str, PoolView], key: bytes, now: int
+) -> tuple[list[Placement], dict[tuple[str, str], str]]:
+    """Placements for one batch, and for every stage that gets none the reason. Higher priority first, as it has grown, then the order of due time."""
     views = list(nodes)
     placements: list[Placement] = []
     reasons: dict[tuple[str, str], str] = {}
-    no_room: dict[tuple[Any, ...], str] = {}  # what such a demand was answered since the last placement
-    for stage in sorted(waiting, key=lambda one: -one.priority):
+    no_room: dict[tuple[Any, ...], str] = {}  # what such a demand was answered since anything was given away or kept
+    for stage in sorted(waiting, key=lambda one: -grown(one.priority, now - _since(one))):
         if stage.blocked is not None:
             reasons[stage.run, stage.stage] = _bounded(stage.blocked)
             continue
-        like = (stage.slots, *sorted(stage.constraints.items()))
+        like = (stage.slots, stage.pools, *sorted(stage.constraints.items()))
         if (known := no_room.get(like)) is not None:
             reasons[stage.run, stage.stage] = known
             continue
-        answer = place(Demand(stage.slots, stage.constraints, frozenset(stage.avoid)), views, stage.run)
+        demand = Demand(stage.slots, stage.constraints, frozenset(stage.avoid), stage.pools)
+        answer = place(demand, views, stage.run, pools)
         if isinstance(answer, Assign):
             placements.append(_placement(stage, answer, key))
-            views = take(views, answer.node, stage.slots)
+            views, pools = take(views, answer.node, stage.slots), take_pools(pools, stage.pools, stage.run)
             no_room.clear()
-        else:
-            reasons[stage.run, stage.stage] = no_room[like] = _bounded(answer.reason)
+            continue
+        reasons[stage.run, stage.stage] = no_room[like] = _bounded(answer.reason)
+        if now - _since(stage) >= KEEP_AFTER and (stage.slots > 1 or len(stage.pools) > 1):
+            views, pools = keep(demand, views, pools, stage.run)
+            no_room = {like: no_room[like]}
     return placements, reasons
+
+
+def _since(stage: WaitingStage) -> int:
+    """When it began to wait for a place."""
+    return max(stage.queued_at, stage.due_at)
 
 
 def _is_news(stage: WaitingStage, reason: str, now: int) -> bool:

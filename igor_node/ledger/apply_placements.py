@@ -5,6 +5,7 @@ The leader chose the node by rules/placement and rules/overlap; the same rules a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,11 +14,12 @@ import msgspec
 from igor_node.definitions.jobs import Job, Stage
 from igor_node.ledger import schema
 from igor_node.ledger.commands import AssignStages, Done, ExplainWaits, Placement, Refused, Result
+from igor_node.ledger.query_pools import pool_views
 from igor_node.ledger.schema import attempt_id
-from igor_node.ledger.transaction import BrokenInvariant, RunRecord, Transaction
+from igor_node.ledger.transaction import BrokenInvariant, RunRecord, Transaction, to_json
 from igor_node.rules.graph import spared
 from igor_node.rules.overlap import room_for, start_blocked
-from igor_node.rules.placement import Demand, NodeView, rejection
+from igor_node.rules.placement import Demand, NodeView, PoolView, full_pool, rejection, take_pools
 from igor_node.rules.states import RunEvent, StageEvent, follow_run, follow_stage
 from igor_node.words import RunState, StageState
 
@@ -38,15 +40,16 @@ def assign_stages(tx: Transaction, command: AssignStages) -> Result:
     if command.term < tx.term:
         return Refused("Conflict", f"decided in term {command.term}, which is over: the term is {tx.term}")
     nodes: dict[str, NodeView | None] = {}
+    pools = _Pools(tx)
     refused = []
     for placement in command.placements:
-        if why := _place(tx, placement, nodes):
+        if why := _place(tx, placement, nodes, pools):
             refused.append((placement.attempt, why))
     tx.touch("runs", "stages", "attempts")
     return Done({"placed": len(command.placements) - len(refused), "refused": refused} if refused else None)
 
 
-def _place(tx: Transaction, placement: Placement, nodes: dict[str, NodeView | None]) -> str:
+def _place(tx: Transaction, placement: Placement, nodes: dict[str, NodeView | None], pools: _Pools) -> str:
     """Writes one placement; why not, where it is refused."""
     run = tx.run(placement.run)
     row = tx.one(schema.SELECT_STAGE, placement.run, placement.stage)
@@ -66,14 +69,36 @@ def _place(tx: Transaction, placement: Placement, nodes: dict[str, NodeView | No
         return "the run is being cancelled"
     if why := _blocked(tx, run, spec):
         return why
+    if definition.pools and (why := full_pool(definition.pools, pools.views)):
+        return why
     node = _node(tx, placement.node, nodes)
     if node is None:
         return "there is no such node"
     if why := rejection(Demand(stage.slots, definition.constraints), node) or "":
         return f"{node.name} {why}"
     nodes[placement.node] = replace(node, used=node.used + stage.slots)
-    _write(tx, placement, run, stage, n, state)
+    if definition.pools:
+        pools.views = take_pools(pools.views, definition.pools, run.id)
+    _write(tx, placement, run, stage, n, state, definition.pools)
     return ""
+
+
+class _Pools:
+    """As this command has left them so far; looked at when a stage needs one."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self._views: Mapping[str, PoolView] | None = None
+
+    @property
+    def views(self) -> Mapping[str, PoolView]:
+        if self._views is None:
+            self._views = pool_views(self._tx.all(schema.SELECT_POOLS), self._tx.all(schema.SELECT_POOLED))
+        return self._views
+
+    @views.setter
+    def views(self, views: Mapping[str, PoolView]) -> None:
+        self._views = views
 
 
 def _definition(spec: Job, name: str) -> Stage:
@@ -107,11 +132,23 @@ def _node(tx: Transaction, node: str, nodes: dict[str, NodeView | None]) -> Node
     return nodes[node]
 
 
-def _write(tx: Transaction, placement: Placement, run: RunRecord, stage: StageRecord, n: int, state: StageState) -> None:
+def _write(tx: Transaction, placement: Placement, run: RunRecord, stage: StageRecord, n: int, state: StageState, pools: Sequence[str]) -> None:
     fence = tx.execute(schema.NEXT_FENCE, (run.job,)).fetchall()[0][0]
     tx.execute(
         schema.INSERT_ATTEMPT,
-        (run.id, placement.stage, n, placement.node, "assigned", fence, stage.slots, placement.renew_hash, placement.reasons, tx.time),
+        (
+            run.id,
+            placement.stage,
+            n,
+            placement.node,
+            "assigned",
+            fence,
+            stage.slots,
+            placement.renew_hash,
+            placement.reasons,
+            tx.time,
+            to_json(pools).decode() if pools else "",
+        ),
     )
     tx.take_slots(placement.node, stage.slots)
     tx.execute(schema.UPDATE_STAGE_PLACED, (state, n, run.id, placement.stage))

@@ -68,7 +68,7 @@ def push_project(tx: Transaction, command: PushProject) -> Result:
     if isinstance(jobs, Refused):
         return jobs
     changes = _compare(tx, command, jobs)
-    if version and changes.nothing and _same_sources(tx, command, version):
+    if version and changes.nothing and _pools(tx, command.project) == command.pools and _same_sources(tx, command, version):
         return Done(_answer(version, changes, unchanged=True, handed_out=[]))
     if len(changes.removed) * 2 > len(changes.known) and not command.prune:
         names = in_words([job.name for job in changes.removed])
@@ -102,6 +102,8 @@ def _decode(command: PushProject) -> list[tuple[Job, bytes]] | Refused:
         ):
             return Refused("Invalid", f"job {job.id} cannot stand in project {command.project}: name, project or stages are wrong or double")
         jobs[job.name] = job, text
+    if not all(NAME.fullmatch(name) and slots > 0 for name, slots in command.pools.items()):
+        return Refused("Invalid", f"a pool of project {command.project} has no proper name, or no slots")
     return [jobs[name] for name in sorted(jobs)]
 
 
@@ -120,6 +122,16 @@ def _compare(tx: Transaction, command: PushProject, pushed: list[tuple[Job, byte
 def _visible(job: Job) -> Job:
     """The job without the place where its definition stands."""
     return msgspec.structs.replace(job, source_file="", source_line=0)
+
+
+def _pools(tx: Transaction, project: str) -> dict[str, int]:
+    return {pool.partition("/")[2]: slots for pool, slots in tx.all(schema.SELECT_POOLS_OF_PROJECT, *span_of(project))}
+
+
+def _take_pools(tx: Transaction, command: PushProject) -> None:
+    tx.execute(schema.DELETE_POOLS_OF_PROJECT, span_of(command.project))
+    for name in sorted(command.pools):
+        tx.execute(schema.INSERT_POOL, (f"{command.project}/{name}", command.pools[name]))
 
 
 def _same_sources(tx: Transaction, command: PushProject, version: int) -> bool:
@@ -143,6 +155,7 @@ def _take(tx: Transaction, command: PushProject, version: int, changes: _Changes
     project = command.project
     names = [to_json(names).decode() for names in ([job.name for job in changes.created], changes.changed, [job.name for job in changes.removed])]
     tx.execute(schema.UPSERT_PROJECT, (project, version))
+    _take_pools(tx, command)
     row = (project, version, tx.time, tx.actor, command.source, to_json(command.sources).decode(), *names, len(changes.texts))
     tx.execute(schema.INSERT_VERSION, row)
     handed_out: list[dict[str, Any]] = []

@@ -173,7 +173,8 @@ class EndSession(Command, frozen=True, kw_only=True, omit_defaults=True, tag="en
 
 
 class PushProject(Command, frozen=True, kw_only=True, omit_defaults=True, tag="push_project"):
-    """The whole project. `jobs` are JSON texts of definitions.jobs.Job. `if_version` None: whatever is there; 0: must be new."""
+    """The whole project. `jobs` are JSON texts of definitions.jobs.Job; `pools`: slots by name. `if_version` None: whatever is there; 0: must be
+    new."""
 
     project: str
     jobs: tuple[bytes, ...]
@@ -181,6 +182,7 @@ class PushProject(Command, frozen=True, kw_only=True, omit_defaults=True, tag="p
     if_version: int | None = None
     prune: bool = False
     source: str = ""
+    pools: dict[str, int] = {}
 
 
 class StagePush(Command, frozen=True, kw_only=True, omit_defaults=True, tag="stage_push"):

@@ -163,6 +163,14 @@ CREATE TABLE versions(
 INSERT_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SELECT_SOURCES = "SELECT sources FROM versions WHERE project = ? AND version = ?"
 
+POOLS = "CREATE TABLE pools(pool TEXT PRIMARY KEY, slots INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+"""`pool`: PROJECT/NAME."""
+SELECT_POOLS = "SELECT pool, slots FROM pools ORDER BY pool"
+SELECT_POOL = "SELECT slots FROM pools WHERE pool = ?"
+SELECT_POOLS_OF_PROJECT = "SELECT pool, slots FROM pools WHERE pool >= ? AND pool < ? ORDER BY pool"
+DELETE_POOLS_OF_PROJECT = "DELETE FROM pools WHERE pool >= ? AND pool < ?"
+INSERT_POOL = "INSERT INTO pools VALUES (?, ?)"
+
 STAGED = """
 CREATE TABLE staged(
   push TEXT NOT NULL, part INTEGER NOT NULL, parts INTEGER NOT NULL, at INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (push, part)
@@ -300,13 +308,16 @@ ATTEMPTS = """
 CREATE TABLE attempts(
   run TEXT NOT NULL, stage TEXT NOT NULL, n INTEGER NOT NULL, node TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
   fence INTEGER NOT NULL, slots INTEGER NOT NULL, renew_hash TEXT NOT NULL, why TEXT NOT NULL, placed_at INTEGER NOT NULL, started_at INTEGER,
-  ended_at INTEGER, last_seq INTEGER NOT NULL, revoke TEXT, late TEXT,
+  ended_at INTEGER, last_seq INTEGER NOT NULL, revoke TEXT, late TEXT, pools TEXT NOT NULL,
   PRIMARY KEY (run, stage, n)
 ) STRICT, WITHOUT ROWID"""
-"""`why`: what the other nodes lacked. `revoke`: why its node was asked not to start it. `late`: the state in which it ended after it was `lost`."""
+"""`why`: what the other nodes lacked. `revoke`: why its node was asked not to start it. `late`: the state in which it ended after it was `lost`.
+`pools`: those of which it holds a slot until it has ended, as JSON; empty for none."""
 LAST_ATTEMPT = "SELECT coalesce(max(n), 0) FROM attempts WHERE run = ? AND stage = ?"
 ATTEMPTS_OPEN = "CREATE INDEX attempts_open ON attempts(node, slots) WHERE ended_at IS NULL"
-INSERT_ATTEMPT = "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, NULL, NULL, 0, NULL, NULL)"
+ATTEMPTS_POOLED = "CREATE INDEX attempts_pooled ON attempts(pools) WHERE ended_at IS NULL AND pools <> ''"
+SELECT_POOLED = "SELECT pools, run FROM attempts WHERE ended_at IS NULL AND pools <> '' ORDER BY run, stage, n"
+INSERT_ATTEMPT = "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, NULL, NULL, 0, NULL, NULL, ?)"
 SELECT_ATTEMPT = """
 SELECT attempts.node, attempts.state, attempts.reason, attempts.started_at, attempts.ended_at, attempts.last_seq, attempts.revoke, attempts.late,
   attempts.slots, stages.state, stages.attempts, stages.losses, runs.job, runs.spec_version, runs.state, runs.due_at, runs.started_at,
@@ -361,10 +372,10 @@ DELETE FROM activity WHERE number IN (SELECT number FROM (SELECT number, at FROM
 
 TABLES = (
     POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, AUTHORITIES, CLUSTER_KEYS, SECRETS, SECRETS_SET,
-    TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, STAGED,
+    TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, POOLS, STAGED,
     DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
     RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, STRETCHES, STAGES, STAGES_QUEUED,
-    ATTEMPTS, ATTEMPTS_OPEN, TRIES, EVENTS, ACTIVITY,
+    ATTEMPTS, ATTEMPTS_OPEN, ATTEMPTS_POOLED, TRIES, EVENTS, ACTIVITY,
 )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ class WaitingStage(msgspec.Struct, frozen=True, kw_only=True):
     priority: int
     slots: int
     constraints: dict[str, str]
+    pools: tuple[str, ...]
     avoid: tuple[str, ...]
     reason: str
     params: dict[str, str]
@@ -157,7 +158,8 @@ def _waiting(connection: sqlite3.Connection, row: Sequence[Any], blocked: str | 
         run=run, job=job, project=project, stage=stage, n=attempts + 1, attempt=attempt_id(run, stage, attempts + 1), trigger=trigger,
         due_at=due_at, scheduled_at=scheduled_at, created_at=created_at, queued_at=queued_at, run_state=state, begun=bool(begun),
         beside=bool(beside), blocked=blocked, priority=spec.priority, slots=stage_spec.slots, constraints=stage_spec.constraints,
-        avoid=_avoid(connection, run, stage) if losses else (), reason=reason, params=msgspec.json.decode(params), spec=spec, stage_spec=stage_spec,
+        pools=stage_spec.pools, avoid=_avoid(connection, run, stage) if losses else (), reason=reason, params=msgspec.json.decode(params),
+        spec=spec, stage_spec=stage_spec,
     )  # fmt: skip
 
 

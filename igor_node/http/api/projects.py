@@ -7,19 +7,22 @@ that is larger than an entry of the ledger goes in parts, and takes effect with 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from igor_node.definitions.jobs import Job, encode_job
 from igor_node.definitions.load import check_objects
+from igor_node.definitions.resolve import Resolved
 from igor_node.http.api.jobs import coming, handed_out_json, text, warnings
 from igor_node.http.dispatch import Call, part_id
 from igor_node.http.limits import PUSH_BODY_LIMIT_BYTES, PUSH_WITHIN_S
 from igor_node.http.permissions import Reach
 from igor_node.http.routes import Reply, Route, Struct, Where
-from igor_node.ledger import commands, query_jobs, query_secrets
+from igor_node.ledger import commands, query_jobs, query_pools, query_secrets
 from igor_node.ledger.apply_staged import PART_BYTES, STAGED_LIMIT_BYTES
+from igor_node.rules.placement import PoolView
 from igor_node.words import NAME, Invalid, Malformed, NeedsVersion, NotFound, Role, TooLarge
 
 NOT_COMPARED = frozenset({"source_file", "source_line"})  # where a definition stands says nothing about the job
@@ -83,7 +86,8 @@ def project_name(call: Call) -> str:
 async def push(call: Call) -> Any:
     project, body = project_name(call), call.body
     if_version = asked_version(call)
-    jobs = await checked(call, project, body)
+    found = await checked(call, project, body)
+    jobs = found.jobs
     command = commands.PushProject(
         project=project,
         jobs=tuple(encode_job(job) for job in jobs),
@@ -91,6 +95,7 @@ async def push(call: Call) -> Any:
         if_version=if_version,
         prune=body.prune,
         source=body.source,
+        pools=found.pools,
     )
     data = commands.encode_push(command)
     unset = await unset_secrets(call, project, jobs)
@@ -132,8 +137,8 @@ def asked_version(call: Call) -> int:
     raise NeedsVersion("a push must say which version it replaces", hint='send If-Match: "N", or If-None-Match: * for a new project')
 
 
-async def checked(call: Call, project: str, body: PushBody) -> list[Job]:
-    """The compiled jobs. Raises Invalid with every fault. In a thread: ten thousand jobs take seconds."""
+async def checked(call: Call, project: str, body: PushBody) -> Resolved:
+    """The compiled jobs, and the pools. Raises Invalid with every fault. In a thread: ten thousand jobs take seconds."""
     if body.artifact is not None:
         raise Invalid("the push is not valid", faults=["artifact: artifacts are not supported by this version yet; expected null"])
     return await asyncio.to_thread(check_objects, project, body.definitions, call.now())
@@ -156,17 +161,46 @@ def unset_text(job: Job, name: str) -> str:
     return f"{place}job {job.id}: {what}; attempts fail until it is: igor secret set {name} --project {job.project}"
 
 
+async def list_pools(call: Call) -> Any:
+    """Of the projects that the caller sees; `holders`: a run for each slot that is taken, for who sees all projects."""
+    found = await call.read(query_pools.pools)
+    items = [
+        {
+            "pool": name,
+            "project": name.partition("/")[0],
+            "slots": view.slots,
+            "used": len(view.holders),
+            "holders": [] if call.projects else list(view.holders),
+        }
+        for name, view in found.items()
+        if call.caller.sees(name.partition("/")[0])
+    ]
+    return {"items": items, "next": None}
+
+
 # --- plan
 
 
 async def plan(call: Call) -> Any:
     project, body = project_name(call), call.body
-    after = await checked(call, project, body)
+    found = await checked(call, project, body)
+    after = found.jobs
     row = await call.read(lambda connection: query_jobs.project(connection, project))
     before = row.jobs if row is not None else []
     changes = await asyncio.to_thread(compare, before, after, call.now())
     unset = await unset_secrets(call, project, after)
-    return {"project": project, "version": row.version if row is not None else 0, "changes": changes, "warnings": unset}
+    pools = pool_changes(await call.read(query_pools.pools), project, found.pools)
+    return {"project": project, "version": row.version if row is not None else 0, "changes": changes, "pools": pools, "warnings": unset}
+
+
+def pool_changes(now: Mapping[str, PoolView], project: str, after: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Slots of the project's pools, before and after, where they differ; null where there is no such pool."""
+    before = {name.partition("/")[2]: view.slots for name, view in now.items() if name.startswith(f"{project}/")}
+    return [
+        {"pool": f"{project}/{name}", "before": before.get(name), "after": after.get(name)}
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
 
 
 def compare(before: list[Job], after: list[Job], now: int) -> list[dict[str, Any]]:
@@ -224,6 +258,7 @@ ROUTES = (
     Route(method="GET", path="/v1/projects/{project}", handler=show_project, summary="A project's current version", reach=Reach.PROJECT),
     Route(method="GET", path="/v1/projects/{project}/history", handler=project_history, summary="A project's versions, the latest first",
           reach=Reach.PROJECT),
+    Route(method="GET", path="/v1/pools", handler=list_pools, summary="Pools, and what holds their slots", reach=Reach.LIST),
     Route(
         method="PUT", path="/v1/projects/{project}", handler=push, summary="Push a project: all of it, or nothing", role=Role.DEPLOYER,
         reach=Reach.PROJECT, where=Where.WRITE, body=PushBody, body_limit=PUSH_BODY_LIMIT_BYTES,

@@ -56,7 +56,7 @@ def changed(path, value):
 
 
 def test_the_whole_job_is_valid():
-    assert len(check_objects("p", [WHOLE], NOW)) == 1
+    assert len(check_objects("p", [WHOLE], NOW).jobs) == 1
 
 
 @settings(max_examples=600, deadline=None)

@@ -241,7 +241,6 @@ BAD = [
     *(
         (f"not yet: {text.split(':')[0]}", JOB + text + "\n", 5, text.split(":")[0], "not supported by this version yet")
         for text in (
-            "pools: [p]",
             "limits: {memory: 2GiB}",
             "state: true",
             "shadow: true",
@@ -264,7 +263,11 @@ BAD = [
             ("max_parallel", "2"),
         )
     ),
-    ("not yet: Pool", "apiVersion: igor/v1\nkind: Pool\nname: p\nslots: 2\n", 2, "kind", "not supported by this version yet"),
+    ("a pool of nobody", JOB + "pools: [p]\n", 5, "pools[0]", 'no pool is named "p"; expected a document of kind Pool'),
+    ("a misspelt pool", JOB + "pools: [dbb]\n---\napiVersion: igor/v1\nkind: Pool\nname: db\nslots: 2\n", 5, "pools[0]", 'did you mean "db"'),
+    ("a pool of a stage", STAGES + "- {name: s, command: x, pools: [o/p, q]}\n", 5, "stages[0].pools[1]", 'no pool is named "q"'),
+    ("no name of a pool", JOB + "pools: [a/b/c]\n", 5, "pools[0]", "is not a name of a pool"),
+    ("a pool without slots", "apiVersion: igor/v1\nkind: Pool\nname: p\nslots: 0\n", 4, "slots", "expected"),
     ("not yet: Monitor", "apiVersion: igor/v1\nkind: Monitor\nname: p\n", 2, "kind", "not supported by this version yet"),
     ("not yet: Channel", "apiVersion: igor/v1\nkind: Channel\nname: p\nslack: x\n", 2, "kind", "not supported by this version yet"),
     # --- params and values

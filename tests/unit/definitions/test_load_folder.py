@@ -81,7 +81,7 @@ def test_the_contract_s_example(folder):
 
 def test_a_node_gets_the_same_jobs_from_the_objects_of_a_push(folder):
     loaded = load_folder(folder(a__yaml=CONTRACT, b__yaml=HEAD + "command: 'true'\n"), NOW)
-    assert check_objects("shop", json.loads(json.dumps(loaded.objects)), NOW) == loaded.jobs
+    assert check_objects("shop", json.loads(json.dumps(loaded.objects)), NOW) == (loaded.jobs, loaded.pools)
     assert loaded.sources == {"a.yaml": CONTRACT, "b.yaml": HEAD + "command: 'true'\n"}
 
 
@@ -298,7 +298,7 @@ def test_one_fault(folder, rest, fault):
         ("kind: Job\nname: a\ncommand: x\n", "a.yaml:1: apiVersion: is missing; expected igor/v1"),
         ("apiVersion: igor/v1\nkind: Job\ncommand: x\n", "a.yaml:1: name: is missing; expected a name"),
         ("apiVersion: igor/v1\nkind: Job\ncommand: x\nname: -a\n", 'a.yaml:4: name: "-a" is not a name'),
-        ("apiVersion: igor/v1\nkind: Pool\nname: p\nslots: 4\n", "a.yaml:2: kind: Pool is not supported by this version yet"),
+        ("apiVersion: igor/v1\nkind: Channel\nname: p\nslack: x\n", "a.yaml:2: kind: Channel is not supported by this version yet"),
         ("apiVersion: igor/v1\nkind: Calendar\nname: c\ndays: [2026-02-30]\n", 'a.yaml:4: days[0]: "2026-02-30" is not a day'),
         ("apiVersion: igor/v1\nkind: Project\nname: shop\n", "a.yaml:2: kind: a Project stands in a.yaml; expected it in project.yaml"),
         (HEAD + "command: " + "[" * 60 + "]" * 60, "nesting is deeper than 50"),

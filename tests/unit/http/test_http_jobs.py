@@ -34,6 +34,21 @@ async def test_a_push_tells_version_and_changes(world: World) -> None:
     assert (again.value["version"], again.value["changed"], again.value["created"]) == (2, ["demand"], [])
 
 
+async def test_a_push_has_its_pools_and_a_plan_says_what_changes(world: World) -> None:
+    job = {**DEMAND, "pools": ["db"]}
+    pool = {"apiVersion": "igor/v1", "kind": "Pool", "name": "db", "slots": 2}
+    body = {"definitions": [{"apiVersion": "igor/v1", "kind": "Job", **job}, pool]}
+    planned = await world.ask("POST", "/v1/projects/demo/plan", body)
+    assert planned.value["pools"] == [{"pool": "demo/db", "before": None, "after": 2}]
+    pushed = await world.ask("PUT", "/v1/projects/demo", body, If_None_Match="*")
+    assert pushed.status == 200, pushed.value
+    assert (await world.ask("GET", "/v1/pools")).value["items"] == [{"pool": "demo/db", "project": "demo", "slots": 2, "used": 0, "holders": []}]
+    body["definitions"][1] = {**pool, "slots": 3}
+    assert (await world.ask("POST", "/v1/projects/demo/plan", body)).value["pools"] == [{"pool": "demo/db", "before": 2, "after": 3}]
+    assert (await world.ask("PUT", "/v1/projects/demo", body, If_Match='"1"')).value["version"] == 2
+    assert (await world.ask("GET", "/v1/pools")).value["items"][0]["slots"] == 3
+
+
 @pytest.mark.parametrize(
     "headers, status",
     [

@@ -203,7 +203,7 @@ async def test_each_stage_that_finds_no_place_is_told_why_for_itself(tmp_path):
         for name in ("large", "small", "small", "small"):
             world.propose(CreateRun(job=f"p/{name}", run=new_id(world.clock.now())))
         waiting = world.query(lambda c: waiting_stages(c, world.clock.now()))
-        placements, reasons = decide(waiting, [NodeView("1", "n1", "up", 3), NodeView("2", "n2", "silent", 3)], KEY)
+        placements, reasons = decide(waiting, [NodeView("1", "n1", "up", 3), NodeView("2", "n2", "silent", 3)], {}, KEY, world.clock.now())
         assert len(placements) == 2
         full = "no node can take it: n1 is full: 3 of 3 slots taken; n2 is silent"
         assert list(reasons.values()) == [full, full]
@@ -215,7 +215,7 @@ async def test_higher_priority_is_placed_first(tmp_path):
         for name in ("low", "high"):
             world.propose(CreateRun(job=f"p/{name}", run=new_id(world.clock.now())))
         waiting = world.query(lambda c: waiting_stages(c, world.clock.now()))
-        placements, reasons = decide(waiting, [NodeView("1", "n1", "up", 1)], KEY)
+        placements, reasons = decide(waiting, [NodeView("1", "n1", "up", 1)], {}, KEY, world.clock.now())
         assert len(placements) == 1
         assert next(one.job for one in waiting if one.run == placements[0].run) == "p/high"
         assert list(reasons.values()) == ["no node can take it: n1 is full: 1 of 1 slots taken"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from igor_node.definitions.jobs import Stage
-from igor_node.ledger import query_attempts, query_cluster, query_live
-from igor_node.ledger.commands import AssignStages, ExplainWaits, NodeChanged, Placement, WaitReason
+from igor_node.ledger import query_attempts, query_cluster, query_live, query_pools
+from igor_node.ledger.commands import AssignStages, ExplainWaits, NodeChanged, Placement, PushProject, WaitReason
 from igor_node.ledger.waiting import waiting as waiting_now
 from igor_node.ledger.waiting import waiting_stages
+from igor_node.rules.placement import PoolView
 from igor_node.words import SECOND
 from tests.unit.ledger.book import Book, job
 
@@ -69,6 +70,41 @@ def test_slots_are_never_exceeded(book: Book) -> None:
     book.end(f"{runs[0]}.main.1")
     assert book.place(runs[2]) == ""
     assert book.read(query_cluster.nodes)[0].used == 4
+
+
+def pooled(*pools: str) -> Stage:
+    return Stage(name="main", command="true", pools=pools)
+
+
+def test_pools_are_never_exceeded(book: Book) -> None:
+    """Nor within one command, nor by a leader that does not know them; an ended attempt gives its slots back. Pools of all projects count."""
+    book.push(job(stages=[pooled("shop/db", "infra/disk")]), pools={"db": 2})
+    book.push(job(name="other", project="infra", stages=[pooled("infra/disk")]), project="infra", pools={"disk": 3})
+    book.node(slots=9)
+    runs = [book.create(beside=True) for _ in range(3)]
+    placements = tuple(Placement(run=run, stage="main", node="node-a", attempt=f"{run}.main.1", renew_hash="") for run in runs)
+    value = book.done(AssignStages(term=1, placements=placements))
+    assert value["refused"] == [(f"{runs[2]}.main.1", f"pool shop/db is full: 2 of 2 slots held by run {runs[0]}, run {runs[1]}")]
+    assert book.read(query_pools.pools)["infra/disk"] == PoolView(3, tuple(runs[:2]))
+    assert book.place(book.create("infra/other", beside=True)) == ""
+    assert "pool infra/disk is full: 3 of 3" in book.place(book.create("infra/other", beside=True))
+    book.begin(f"{runs[0]}.main.1")
+    book.end(f"{runs[0]}.main.1")
+    assert book.place(runs[2]) == ""
+
+
+def test_a_pushed_pool_counts_at_once_and_one_that_is_gone_holds_back(book: Book) -> None:
+    book.push(job(stages=[pooled("shop/db")]), pools={"db": 1})
+    book.node(slots=9)
+    first, second = book.create(beside=True), book.create(beside=True)
+    assert book.place(first) == "" and "is full: 1 of 1" in book.place(second)
+    assert book.push(job(stages=[pooled("shop/db")]), pools={"db": 1})["unchanged"]
+    assert not book.push(job(stages=[pooled("shop/db")]), pools={"db": 2})["unchanged"]
+    assert book.place(second) == ""
+    book.push(job(stages=[pooled("shop/db")]))
+    assert book.place(book.create(beside=True)) == "pool shop/db is not defined"
+    assert book.read(query_pools.pools) == {"shop/db": PoolView(None, (first, second))}
+    assert book.refused(PushProject(project="shop", jobs=(), pools={"a/b": 1})).error == "Invalid"
 
 
 @pytest.mark.parametrize(
