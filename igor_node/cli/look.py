@@ -165,7 +165,7 @@ def schedule(session: Session, expression: str | None, zone: str, count: int, af
 
     --batch reads lines {"id","expr","tz","from","n","job"?} and prints for each {"id","fires"} or {"id","error"}.
     """
-    from igor_node.definitions import preview
+    from igor_node.definitions import clock_changes, preview
 
     if (expression is None) == (batch is None):
         raise click.UsageError("expected either an expression or --batch FILE")
@@ -176,17 +176,19 @@ def schedule(session: Session, expression: str | None, zone: str, count: int, af
         return
     asked = schedule_of(expression or "", zone)
     try:
-        texts = [words.format_instant(fire) for fire in preview.next_fires(asked, job_name or "", start, count)]
+        fires = preview.next_fires(asked, job_name or "", start, count)
     except ValueError as problem:
         raise words.Invalid(str(problem)) from None
+    texts = [words.format_instant(fire) for fire in fires]
+    notes = {text: note for text, fire in zip(texts, fires, strict=True) if (note := clock_changes.note(asked, job_name or "", fire))}
     meaning = preview.describe(asked, job_name or "")
     if session.form == "name":
         output.write_lines(texts)
     elif session.form == "jsonl":
         output.write_lines(output.compact(text) for text in texts)
     else:
-        answer = {"expr": expression, "tz": zone, "from": words.format_instant(start), "meaning": meaning, "fires": texts}
-        session.thing(answer, [session.time(text) for text in texts])
+        answer = {"expr": expression, "tz": zone, "from": words.format_instant(start), "meaning": meaning, "fires": texts, "notes": notes}
+        session.thing(answer, [f"{session.time(text)}  {notes.get(text, '')}".rstrip() for text in texts])
     session.say(meaning)
 
 
@@ -202,6 +204,24 @@ def schedule_of(expression: str, zone: str) -> Schedule:
         return Schedule(at=words.parse_instant(expression), timezone=zone)
     except ValueError:
         return Schedule(cron=expression, timezone=zone)
+
+
+CLOCK_COLUMNS = (
+    Column("JOB", "job"),
+    Column("SCHEDULED", "scheduled_time", "time"),
+    Column("ZONE", "timezone"),
+    Column("WHAT", "note"),
+)
+
+
+@click.command("dst", cls=Command, examples=["igor dst --year 2027", "igor dst --job nightly-report --json"])
+@click.option("--year", type=click.IntRange(1970, 2200), metavar="Y", help="Of which year, this one without it.")
+@click.option("--job", "job_name", metavar="JOB", help="Only this job.")
+@click.pass_obj
+def dst(session: Session, year: int | None, job_name: str | None) -> None:
+    """List the fires of a year whose local time does not exist, or comes twice, because the clocks change."""
+    found = session.client.get("/v1/dst", year=year, job=job_name)
+    session.items(found["items"], CLOCK_COLUMNS, whole=found, name="job", empty="no change of the clock meets a schedule in that year")
 
 
 UPCOMING_COLUMNS = (

@@ -363,4 +363,4 @@ def _note(tx: Transaction, job: str, after: int, state: str, spec_version: int, 
     """A new line in the job's history of schedules; `after` never goes back."""
     last = tx.one(schema.LAST_HISTORY, job)
     number, after = (1, after) if last is None else (last[0] + 1, max(last[1], after))
-    tx.execute(schema.INSERT_HISTORY, (job, number, after, tx.time, state, spec_version, reason))
+    tx.execute(schema.INSERT_HISTORY, (job, number, after, tx.time, state, spec_version, reason, tx.actor))

@@ -18,12 +18,15 @@ AUDIT_ROWS = 200_000  # runs of one job that one audit looks at; more must be as
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job's schedule was for scheduled times with after < t <= until (until None: still so). `spec` None in a `removed` segment."""
+    """What a job's schedule was for scheduled times with after < t <= until (until None: still so). `spec` None in a `removed` segment.
+    `at`, `actor`: when it became so, and by whom."""
 
     after: int
     until: int | None
     state: str  # active | paused | removed
     reason: str
+    at: int
+    actor: str
     spec_version: int
     spec: Job | None
 
@@ -97,13 +100,18 @@ def audit_job(connection: sqlite3.Connection, job_id: str, start: int, end: int)
     )  # fmt: skip
 
 
+def first_push(connection: sqlite3.Connection, job_id: str) -> int:
+    """When the job was there for the first time."""
+    return int(connection.execute("SELECT min(at) FROM history WHERE job = ?", (job_id,)).fetchone()[0])
+
+
 def _segments(connection: sqlite3.Connection, job_id: str, start: int, end: int) -> list[Segment]:
-    rows = connection.execute("SELECT after, state, spec_version, reason FROM history WHERE job = ? ORDER BY number", (job_id,)).fetchall()
+    rows = connection.execute("SELECT after, state, spec_version, reason, at, actor FROM history WHERE job = ? ORDER BY number", (job_id,)).fetchall()
     found = []
-    for (after, state, spec_version, reason), following in zip(rows, [*rows[1:], None], strict=True):
+    for (after, state, spec_version, reason, at, actor), following in zip(rows, [*rows[1:], None], strict=True):
         until = None if following is None else following[0]
         touches = after < end and (until is None or (until >= start and until > after))
         if touches:
             spec = None if state == "removed" else spec_at(connection, job_id, spec_version)
-            found.append(Segment(after=after, until=until, state=state, reason=reason, spec_version=spec_version, spec=spec))
+            found.append(Segment(after=after, until=until, state=state, reason=reason, at=at, actor=actor, spec_version=spec_version, spec=spec))
     return found

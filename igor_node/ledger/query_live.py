@@ -66,7 +66,8 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a run is where it is. `ahead`: runs of the job that it waits for, begun ones first. `stages`: (name, state, reason)."""
+    """Why a run is where it is. `ahead`: runs of the job that it waits for, begun ones first. `stages`: (name, state, reason).
+    `waits_since`: of the stage that waits longest for a place, None where none does."""
 
     run: str
     state: str
@@ -75,26 +76,35 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     ahead: list[str]
     stages: list[tuple[str, str, str]]
     holders: list[Holder]
+    priority: int
+    waits_since: int | None
 
 
 def why(connection: sqlite3.Connection, run_id: str) -> Why:
     """What the ledger can say about a run's waiting or its end. Raises NotFound."""
-    row = connection.execute("SELECT job, state, reason, spec_version, ended_at, started_at FROM runs WHERE id = ?", (run_id,)).fetchone()
+    row = connection.execute("SELECT job, state, reason, spec_version, ended_at, started_at, due_at FROM runs WHERE id = ?", (run_id,)).fetchone()
     if row is None:
         raise NotFound(f'no run has the id "{run_id}"', hint="igor runs lists them; ended runs are pruned after a time")
-    job_id, state, reason, spec_version, ended_at, started_at = row
+    job_id, state, reason, spec_version, ended_at, started_at, due_at = row
     stages = connection.execute("SELECT name, state, reason FROM stages WHERE run = ? ORDER BY position", (run_id,)).fetchall()
     blocked: str | None = None
     ahead: list[str] = []
     holders: list[Holder] = []
+    priority, waits_since = 0, None
     if ended_at is None:
         spec = spec_at(connection, job_id, spec_version)
+        priority, queued_at = spec.priority, connection.execute(_QUEUED_SINCE, (run_id,)).fetchone()[0]
+        waits_since = None if queued_at is None else max(queued_at, due_at)
         holders = [_holder(spec, *held) for held in connection.execute(_HELD, (run_id,))]
         if started_at is None:
             blocked, ahead = _blocked(live_runs(connection, job_id), run_id, spec)
-    return Why(run=run_id, state=state, reason=reason, blocked=blocked, ahead=ahead, stages=[tuple(stage) for stage in stages], holders=holders)
+    return Why(
+        run=run_id, state=state, reason=reason, blocked=blocked, ahead=ahead, stages=[tuple(stage) for stage in stages], holders=holders,
+        priority=priority, waits_since=waits_since,
+    )  # fmt: skip
 
 
+_QUEUED_SINCE = "SELECT min(queued_at) FROM stages WHERE run = ? AND state = 'queued'"
 _HELD = """
 SELECT attempts.node, coalesce(nodes.name, attempts.node), attempts.stage, stages.losses
 FROM attempts JOIN stages ON stages.run = attempts.run AND stages.name = attempts.stage LEFT JOIN nodes ON nodes.node = attempts.node

@@ -218,12 +218,12 @@ NEXT_FENCE = "UPDATE jobs SET fence = fence + 1 WHERE job = ? RETURNING fence"
 HISTORY = """
 CREATE TABLE history(
   job TEXT NOT NULL, number INTEGER NOT NULL, after INTEGER NOT NULL, at INTEGER NOT NULL, state TEXT NOT NULL, spec_version INTEGER NOT NULL,
-  reason TEXT NOT NULL, PRIMARY KEY (job, number)
+  reason TEXT NOT NULL, actor TEXT NOT NULL, PRIMARY KEY (job, number)
 ) STRICT, WITHOUT ROWID"""
 """What the job's schedule was, for `audit`: from each row on, for scheduled times strictly later than `after`, the job was `active`, `paused` or
 `removed` with the definition of `spec_version`. `after` never goes back within a job."""
 LAST_HISTORY = "SELECT number, after, state, spec_version FROM history WHERE job = ? ORDER BY number DESC LIMIT 1"
-INSERT_HISTORY = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_HISTORY = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 # --- runs and what hangs on them
 

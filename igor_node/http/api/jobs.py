@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from igor_node.definitions.clock_changes import note
 from igor_node.definitions.jobs import Job, Schedule
 from igor_node.definitions.preview import describe, next_fires
 from igor_node.definitions.values import check_params
@@ -209,7 +210,9 @@ async def explain_schedule(call: Call) -> Any:
         words = describe(schedule, body.job)
     except ValueError as fault:
         raise Invalid("this is not a schedule", faults=[f"schedule: {fault}"]) from None
-    return {"words": words, "timezone": body.timezone, "from": format_instant(after), "fires": [format_instant(fire) for fire in fires]}
+    notes = {format_instant(fire): said for fire in fires if (said := note(schedule, body.job, fire))}
+    shown = [format_instant(fire) for fire in fires]
+    return {"words": words, "timezone": body.timezone, "from": format_instant(after), "fires": shown, "notes": notes}
 
 
 def schedule_of(body: ScheduleBody) -> Schedule:

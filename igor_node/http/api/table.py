@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from igor_node.http.api import activity, backup, cluster, events, jobs, logs, oidc, page, projects, runs, secrets, tokens
+from igor_node.http.api import activity, audit, backup, cluster, events, jobs, logs, oidc, page, projects, runs, secrets, tokens, why
 from igor_node.http.routes import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -10,7 +10,9 @@ ROUTES: tuple[Route, ...] = (
     *cluster.ROUTES,
     *backup.ROUTES,
     *jobs.ROUTES,
+    *why.ROUTES,
     *runs.ROUTES,
+    *audit.ROUTES,
     *projects.ROUTES,
     *secrets.ROUTES,
     *events.ROUTES,

@@ -54,5 +54,5 @@ def test_commands_of_later_versions_are_not_there() -> None:
 
 def test_the_commands_of_the_contract_are_there() -> None:
     wanted = "init validate plan push schema jobs job schedule upcoming run cancel runs show watch logs why audit events nodes status ui"
-    more = "lost pause resume node backup restore verify login logout whoami context token secret completion activity"
+    more = "lost pause resume node dst backup restore verify login logout whoami context token secret completion activity"
     assert {*wanted.split(), *more.split()} == set(igor.commands)
