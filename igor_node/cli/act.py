@@ -1,4 +1,4 @@
-"""Commands that make something happen to runs: `run`, `cancel`."""
+"""Commands that make something happen to runs: `run`, `cancel`, `lost`, `backfill`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from igor_node import words
 from igor_node.cli import follow, output
 from igor_node.cli.client import segment
 from igor_node.cli.command import Command
+from igor_node.cli.output import Column
 from igor_node.cli.session import Session
-from igor_node.cli.times import SpanSeconds
+from igor_node.cli.times import Moment, SpanSeconds
 
 WAIT_EXITS = "0 succeeded, 10 failed, 11 timed out, 12 cancelled, 13 lost, 14 skipped or missed; 8 if --timeout ran out first"
 
@@ -79,6 +80,71 @@ def _param(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise click.UsageError(f'-p "{text}": expected NAME=VALUE')
     return name, value
+
+
+@click.command(
+    "backfill",
+    cls=Command,
+    examples=[
+        "igor backfill nightly-report --from 2026-11-01 --to 2026-11-08 --dry-run",
+        "igor backfill nightly-report --from 7d --to 1d --parallel 3",
+    ],
+)
+@click.argument("name", metavar="JOB")
+@click.option("--from", "start", type=Moment(), required=True, metavar="T", help="The first time, itself included.")
+@click.option("--to", "end", type=Moment(), required=True, metavar="T", help="Up to this time, itself not included.")
+@click.option("--dry-run", is_flag=True, help="Only say for which times.")
+@click.option("--again", is_flag=True, help="Also for times whose run succeeded.")
+@click.option("--parallel", type=click.IntRange(1, 1000), default=1, metavar="N", help="So many at once, 1 without it.")
+@click.option("--reverse", is_flag=True, help="The latest time first.")
+@click.option("-m", "--message", "reason", default="", metavar="WHY", help="Why, kept with it.")
+@click.pass_obj
+def backfill(session: Session, /, name: str, start: str, end: str, reason: str, **flags: Any) -> None:
+    """Make runs for past times of a job's schedule, as it is defined now, one after the other.
+
+    What the ledger holds of those times stays as it is. Other runs of the job go by its overlap policy; the backfill waits for them.
+    """
+    body = {"from": start, "to": end, "reason": reason, **flags}
+    answer = session.client.write("POST", f"/v1/jobs/{segment(name)}/backfill", body).value
+    lines = [session.time(at) for at in answer["times"]] if answer["id"] is None else [answer["id"]]
+    session.thing(answer, lines, name="id")
+    left_out = f"; {answer['left_out']} left out, which succeeded or go on" if answer.get("left_out") else ""
+    what = (
+        "would be made"
+        if flags["dry_run"]
+        else "are made one after the other; igor backfills shows how far it is"
+        if answer["id"]
+        else "are to be made"
+    )
+    session.say(f"{answer['total']} runs of {answer['job']} {what}{left_out}")
+
+
+BACKFILL_COLUMNS = (
+    Column("ID", "id", "id"),
+    Column("JOB", "job"),
+    Column("STATE", "state", "state"),
+    Column("MADE", lambda one: f"{one['made']} of {one['total']}"),
+    Column("FROM", "from", "time"),
+    Column("TO", "to", "time"),
+    Column("RUNS", lambda one: ", ".join(f"{count} {state}" for state, count in sorted(one["runs"].items()))),
+    Column("BY", "created_by", wide=True),
+)
+
+
+@click.command("backfills", cls=Command, examples=["igor backfills", "igor backfills --cancel 06qk3v0000000000000a"])
+@click.option("--cancel", "cancelled", metavar="ID", help="Make no more runs of this one, and end those that go on.")
+@click.option("-m", "--message", "reason", default="", metavar="WHY", help="Why it is cancelled.")
+@click.pass_obj
+def backfills(session: Session, cancelled: str | None, reason: str) -> None:
+    """List backfills, the latest first; or cancel one."""
+    if cancelled is not None:
+        session.confirm(f"cancel backfill {cancelled}?")
+        answer = session.client.write("POST", f"/v1/backfills/{segment(cancelled)}/cancel", {"reason": reason}).value
+        session.thing(answer, [answer["id"]], name="id")
+        session.say(f"backfill {answer['id']} of {answer['job']} is cancelled after {answer['made']} of {answer['total']}")
+        return
+    found = session.client.get("/v1/backfills")
+    session.items(found["items"], BACKFILL_COLUMNS, whole=found, name="id", empty="there are no backfills")
 
 
 @click.command("lost", cls=Command, examples=["igor lost nightly-report@latest --rerun", "igor lost 0k3v --fail -m 'the machine burnt'"])

@@ -33,7 +33,7 @@ def igor() -> None:
 for part in (
     *(define.init, define.validate, define.plan, define.push, define.schema),
     *(look.jobs, look.job, look.pause_many, look.resume_many, look.schedule, look.dst, look.upcoming),
-    *(act.run, act.cancel, act.lost),
+    *(act.run, act.cancel, act.lost, act.backfill, act.backfills),
     *(see.runs, see.show, see.watch, see.logs, see.why, see.audit, see.events, see.activity),
     *(operate.nodes, operate.node, operate.status, operate.ui),
     *(keep.backup, keep.restore, keep.verify),

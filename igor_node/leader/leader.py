@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from igor_node.edges import Clock
 from igor_node.leader.autopilot import Autopilot
+from igor_node.leader.backfills import Backfills
 from igor_node.leader.digests import Digests
 from igor_node.leader.fires import FiresLoop
 from igor_node.leader.hub import Hub, LiveView, NodeStreams
@@ -95,6 +96,7 @@ class Leader:
             ("digests", lambda: Digests(reign, hub).run),
             ("timekeeping", lambda: timekeeping.run),
             ("rotation", lambda: Rotation(reign, hub).run),
+            ("backfills", lambda: Backfills(reign).run),
         ]
         try:
             async with asyncio.TaskGroup() as group:

@@ -19,6 +19,7 @@ import msgspec
 
 from igor_node.ledger import apply_activity, commands, schema
 from igor_node.ledger.apply_authorities import drop_authority, set_authority
+from igor_node.ledger.apply_backfills import backfill_runs, cancel_backfill, create_backfill
 from igor_node.ledger.apply_cluster import (
     found_cluster,
     node_changed,
@@ -70,6 +71,9 @@ APPLY: Mapping[type[Command], Apply] = {
     commands.FireRuns: fire_runs,
     commands.CreateRun: create_run,
     commands.CancelRun: cancel_run,
+    commands.CreateBackfill: create_backfill,
+    commands.BackfillRuns: backfill_runs,
+    commands.CancelBackfill: cancel_backfill,
     commands.AssignStages: assign_stages,
     commands.ExplainWaits: explain_waits,
     commands.ReportEvents: report_events,

@@ -105,6 +105,11 @@ def _run(action: str) -> Callable[[Transaction, Any], Deed]:
     return describe
 
 
+def _backfill(tx: Transaction, command: commands.CancelBackfill) -> Deed:
+    row = tx.one(schema.SELECT_BACKFILL, command.backfill)
+    return Deed("backfill.cancel", command.backfill, None if row is None else row[0].partition("/")[0], None if row is None else {"made": row[3]})
+
+
 def _token(action: str) -> Callable[[Transaction, Any], Deed]:
     return lambda tx, command: Deed(action, command.token, command.projects[0] if len(getattr(command, "projects", ())) == 1 else None)
 
@@ -137,4 +142,6 @@ DEEDS: Mapping[type[Command], Callable[[Transaction, Any], Deed]] = {
     commands.CreateRun: lambda tx, command: Deed("run.create", command.run, command.job.partition("/")[0], {"job": command.job}),
     commands.CancelRun: _run("run.cancel"),
     commands.DecideLost: _run("run.lost"),
+    commands.CreateBackfill: lambda tx, command: Deed("backfill.create", command.backfill, command.job.partition("/")[0], {"job": command.job}),
+    commands.CancelBackfill: _backfill,
 }

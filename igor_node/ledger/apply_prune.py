@@ -31,6 +31,8 @@ def prune(tx: Transaction, command: Prune) -> Result:
         tx.execute(schema.PRUNE_ACTIVITY, (ROWS_PER_PRUNE, min(command.activity_before, tx.time))).rowcount,
         tx.execute(schema.PRUNE_TOKENS, (min(command.runs_before, tx.time), ROWS_PER_PRUNE)).rowcount,
         tx.execute(schema.PRUNE_ENDED_SESSIONS, (tx.time, ROWS_PER_PRUNE)).rowcount,
+        tx.execute(schema.PRUNE_BACKFILL_TIMES, (min(command.runs_before, tx.time),)).rowcount,
+        tx.execute(schema.PRUNE_BACKFILLS, (min(command.runs_before, tx.time),)).rowcount,
     ]
     if runs or counts[0]:
         before = tx.one(schema.GET_META, "pruned_before")

@@ -16,7 +16,7 @@ from igor_node.ledger import schema
 from igor_node.ledger.apply_ends import ask_to_end, end_waiting_run
 from igor_node.ledger.commands import CreateRun, Done, Fire, FireRuns, Refused, Result, Stretch
 from igor_node.ledger.transaction import LATEST, BrokenInvariant, JobRecord, RunRecord, Transaction, to_json
-from igor_node.rules.overlap import CANCELLED_FOR, QUEUE_FULL, Admit, Earlier, Overlap, Skip, admit, decision_waits, surplus
+from igor_node.rules.overlap import CANCELLED_FOR, QUEUE_FULL, Admit, Earlier, Overlap, Skip, admit, decision_waits, order_key, surplus
 from igor_node.rules.states import RunEvent
 from igor_node.words import SECOND, RunState, StageState, Trigger, format_instant
 
@@ -26,7 +26,7 @@ Refusal = tuple[str, int, str]  # job, scheduled time, why
 
 
 class NewRun(NamedTuple):
-    """A run that is about to be written. `scheduled_at` None: on demand."""
+    """A run that is about to be written. `scheduled_at` None: on demand; of a backfill: the past time for which it is made."""
 
     id: str
     job: str
@@ -235,7 +235,8 @@ def write_ended(tx: Transaction, new: NewRun, job: JobRecord, state: RunState, r
 
 
 def _insert(tx: Transaction, new: NewRun, job: JobRecord, state: RunState, reason: str, *, ended_at: int | None) -> str:
-    order_at = tx.time if new.scheduled_at is None else new.scheduled_at  # rules.overlap.order_key
+    fire_at = new.scheduled_at if new.trigger == Trigger.SCHEDULE else None  # others stand where they were made
+    order_at = order_key(fire_at, tx.time, new.id)[0]
     trouble = None if ended_at is None else state
     params = to_json(new.params).decode() if new.params else "{}"
     row = (

@@ -257,6 +257,31 @@ class CreateRun(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cre
     beside: bool = False  # `--now`: beside an earlier run, whatever the overlap policy
 
 
+class CreateBackfill(Command, frozen=True, kw_only=True, omit_defaults=True, tag="create_backfill"):
+    """Runs for past scheduled times, in this order, at most `parallel` at once. The leader has them made one after the other (BackfillRuns)."""
+
+    backfill: str
+    job: str
+    times: tuple[int, ...]
+    parallel: int = 1
+    reason: str = ""
+
+
+class BackfillRuns(Command, frozen=True, kw_only=True, omit_defaults=True, tag="backfill_runs"):
+    """The next runs of a backfill, as far as the job's overlap policy lets them. `runs`: ids."""
+
+    term: int
+    backfill: str
+    runs: tuple[str, ...]
+
+
+class CancelBackfill(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_backfill"):
+    """No more of its runs are made, and those that have not ended are cancelled."""
+
+    backfill: str
+    reason: str = ""
+
+
 class CancelRun(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_run"):
     run: str
     reason: str = ""
@@ -356,6 +381,9 @@ AnyCommand = (
     | FireRuns
     | CreateRun
     | CancelRun
+    | CreateBackfill
+    | BackfillRuns
+    | CancelBackfill
     | AssignStages
     | ExplainWaits
     | ReportEvents

@@ -269,6 +269,32 @@ PRUNABLE_RUNS = """
 SELECT id FROM runs WHERE id < ?1 AND (ended_at < ?2 OR (id < ?3 AND ended_at IS NOT NULL)) ORDER BY id LIMIT ?4"""
 DELETE_RUN = "DELETE FROM runs WHERE id = ?"
 
+BACKFILLS = """
+CREATE TABLE backfills(
+  backfill TEXT PRIMARY KEY, job TEXT NOT NULL, parallel INTEGER NOT NULL, total INTEGER NOT NULL, made INTEGER NOT NULL, state TEXT NOT NULL,
+  reason TEXT NOT NULL, actor TEXT NOT NULL, created_at INTEGER NOT NULL, ended_at INTEGER
+) STRICT, WITHOUT ROWID"""
+"""Runs for past times that somebody asked for. `made`: for how many of them; `ended_at`: when that was the last, or it was cancelled."""
+BACKFILLS_OPEN = "CREATE INDEX backfills_open ON backfills(job, backfill) WHERE ended_at IS NULL"
+BACKFILLS_OF_JOB = "CREATE INDEX backfills_of_job ON backfills(job)"
+BACKFILL_TIMES = """
+CREATE TABLE backfill_times(
+  backfill TEXT NOT NULL, n INTEGER NOT NULL, scheduled_at INTEGER NOT NULL, run TEXT, PRIMARY KEY (backfill, n)
+) STRICT, WITHOUT ROWID"""
+INSERT_BACKFILL = "INSERT INTO backfills VALUES (?, ?, ?, ?, 0, 'running', ?, ?, ?, NULL)"
+INSERT_BACKFILL_TIME = "INSERT INTO backfill_times VALUES (?, ?, ?, NULL)"
+SELECT_BACKFILL = "SELECT job, parallel, total, made, state, reason, ended_at FROM backfills WHERE backfill = ?"
+SELECT_BACKFILL_TIME = "SELECT scheduled_at FROM backfill_times WHERE backfill = ? AND n = ?"
+SET_BACKFILL_RUN = "UPDATE backfill_times SET run = ? WHERE backfill = ? AND n = ?"
+UPDATE_BACKFILL = "UPDATE backfills SET made = ?, state = ?, reason = ?, ended_at = ? WHERE backfill = ?"
+LIVE_RUNS_OF_BACKFILL = """
+SELECT runs.id FROM backfill_times JOIN runs ON runs.id = backfill_times.run
+WHERE backfill_times.backfill = ? AND runs.ended_at IS NULL ORDER BY backfill_times.n"""
+LIVE_BACKFILL_RUNS = "SELECT count(*) FROM runs WHERE job = ? AND ended_at IS NULL AND trigger = 'backfill'"
+PRUNE_BACKFILL_TIMES = """
+DELETE FROM backfill_times WHERE backfill IN (SELECT backfill FROM backfills WHERE ended_at < ? ORDER BY backfill LIMIT 10)"""
+PRUNE_BACKFILLS = "DELETE FROM backfills WHERE backfill IN (SELECT backfill FROM backfills WHERE ended_at < ? ORDER BY backfill LIMIT 10)"
+
 STRETCHES = """
 CREATE TABLE stretches(
   job TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL,
@@ -374,7 +400,8 @@ TABLES = (
     POSITION, DIGESTS, META, RESULTS, KEYS, KEYS_BY_TIME, NODES, AUTHORITIES, CLUSTER_KEYS, SECRETS, SECRETS_SET,
     TOKENS, TOKENS_OF_SUBJECT, ENDED_SESSIONS, PROJECTS, VERSIONS, POOLS, STAGED,
     DEFINITIONS, JOBS, JOBS_BY_NAME, HISTORY,
-    RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, STRETCHES, STAGES, STAGES_QUEUED,
+    RUNS, RUNS_BY_JOB, RUNS_LIVE, RUNS_FIRES, RUNS_TROUBLE, RUNS_TROUBLE_BY_JOB, BACKFILLS,
+    BACKFILLS_OPEN, BACKFILLS_OF_JOB, BACKFILL_TIMES, STRETCHES, STAGES, STAGES_QUEUED,
     ATTEMPTS, ATTEMPTS_OPEN, ATTEMPTS_POOLED, TRIES, EVENTS, ACTIVITY,
 )  # fmt: skip
 

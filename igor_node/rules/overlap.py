@@ -51,7 +51,7 @@ CANCELLED_FOR = "cancelled for the next run (overlap: cancel)"
 
 
 def order_key(scheduled_at: int | None, created_at: int, run: str) -> tuple[int, str]:
-    """Runs of a job wait in the order of their scheduled time; one on demand stands where it was created."""
+    """Runs of a job wait in the order of their scheduled time; one on demand, or of a backfill (`scheduled_at` None), stands where it was created."""
     return (created_at if scheduled_at is None else scheduled_at, run)
 
 
@@ -94,6 +94,22 @@ def decision_waits(policy: str, earlier: Sequence[Earlier], *, max_queued: int, 
         case Overlap.QUEUE_ONE:
             return waiting > 0
     return waiting >= max(1, max_queued)
+
+
+def backfill_room(policy: str, *, parallel: int, own: int, live: int, waiting: int, max_queued: int) -> int:
+    """How many runs of a backfill may be made now. It waits where the policy would skip one or end another for it; others go by as ever.
+
+    `own`: its runs that have not ended, at most `parallel`; `live`: all of the job that have not ended, `waiting`: those of them that have not begun.
+    """
+    room = parallel - own
+    match policy:
+        case Overlap.SKIP | Overlap.CANCEL:
+            room = min(room, 1 - live)
+        case Overlap.QUEUE_ONE:
+            room = min(room, 1 - waiting)
+        case _:
+            room = min(room, max(1, max_queued) - waiting)
+    return max(0, room)
 
 
 def room_for(policy: str, max_parallel: int) -> int:

@@ -160,3 +160,42 @@ def test_a_token_is_asked_for_everywhere(three: Cluster) -> None:
     assert node.request("GET", "/v1/jobs", token=None)[0] == 401
     assert node.request("GET", "/v1/jobs", token="igor1.none.x.y")[0] == 401
     assert node.request("GET", "/healthz", token=None)[0] == 200
+
+
+def test_pools_bound_what_runs_at_once_across_jobs(three: Cluster) -> None:
+    pool = {"apiVersion": "igor/v1", "kind": "Pool", "name": "press", "slots": 2}
+    names = [f"print-{number}" for number in range(5)]
+    jobs = [{"apiVersion": "igor/v1", "kind": "Job", "name": name, "command": "sleep 0.5", "pools": ["press"]} for name in names]
+    three.api("PUT", "/v1/projects/pooled", {"definitions": [pool, *jobs]}, headers={"If-None-Match": "*"})
+    runs = [three.api("POST", f"/v1/jobs/{name}/runs", {})["id"] for name in names]
+    waiting = wait_for(
+        lambda: next((run for run in runs if "pool pooled/press is full: 2 of 2" in str(three.api("GET", f"/v1/runs/{run}/why")["reasons"])), None),
+        10,
+        "a run that waits for the pool",
+    )
+    tries = [three.wait_run(run)["stages"][0]["attempts"][0]["tries"][0] for run in runs]
+    assert three.run(waiting)["state"] == "succeeded"
+    instants = sorted([(one["started_at"], 1) for one in tries] + [(one["ended_at"], -1) for one in tries])
+    going = [sum(step for _, step in instants[: number + 1]) for number in range(len(instants))]
+    assert max(going) == 2 and three.api("GET", "/v1/pools")["items"][0]["used"] == 0
+
+
+def test_a_backfill_makes_each_past_time_once_though_the_leader_is_killed(tmp_path: Path) -> None:
+    witness = tmp_path / "times"
+    with Cluster(3) as cluster:
+        command = f'echo "$IGOR_SCHEDULED_TIME" >> {witness}; sleep 0.2'
+        cluster.push("shop", {"name": "sums", "command": command, "schedule": {"cron": "0 * * * *"}})
+        span = ("--from", "2026-11-01T00:00:00Z", "--to", "2026-11-01T12:00:00Z")
+        times = cluster.igor("backfill", "sums", *span, "--dry-run", "--json")
+        assert json.loads(times.stdout)["total"] == 12
+        backfill = cluster.igor("backfill", "sums", *span, "--reverse").stdout.strip()
+        wait_for(lambda: witness.exists() and len(witness.read_text().split()) >= 3, 20, "three runs")
+        killed = cluster.leader()
+        killed.kill()
+        wait_for(lambda: cluster.api("GET", f"/v1/backfills/{backfill}")["runs"] == {"succeeded": 12}, 60, "all runs")
+        killed.start()
+        assert witness.read_text().split() == [f"2026-11-01T{hour:02}:00:00Z" for hour in reversed(range(12))]
+        again = json.loads(cluster.igor("backfill", "sums", *span, "--json").stdout)
+        assert (again["total"], again["left_out"]) == (0, 12)
+        audit = cluster.api("GET", "/v1/audit?from=2026-11-01T00:00:00Z&to=2026-11-02T00:00:00Z")
+        assert (audit["due"], audit["rows"]) == (0, [])

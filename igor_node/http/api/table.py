@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from igor_node.http.api import activity, audit, backup, cluster, events, jobs, logs, oidc, page, projects, runs, secrets, tokens, why
+from igor_node.http.api import activity, audit, backfills, backup, cluster, events, jobs, logs, oidc, page, projects, runs, secrets, tokens, why
 from igor_node.http.routes import Route
 
 ROUTES: tuple[Route, ...] = (
     *logs.ROUTES,
     *cluster.ROUTES,
     *backup.ROUTES,
+    *backfills.ROUTES,
     *jobs.ROUTES,
     *why.ROUTES,
     *runs.ROUTES,

@@ -12,7 +12,7 @@ from igor_node.cli.igor import igor
 from igor_node.cli.node import igor_node
 from tools.generate_cli_docs import PAGE, page
 
-LATER = {"backfill", "retry", "approve", "rollback", "history", "render", "test", "stats", "top"}
+LATER = {"retry", "approve", "rollback", "history", "render", "test", "stats", "top"}
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -54,5 +54,5 @@ def test_commands_of_later_versions_are_not_there() -> None:
 
 def test_the_commands_of_the_contract_are_there() -> None:
     wanted = "init validate plan push schema jobs job schedule upcoming run cancel runs show watch logs why audit events nodes status ui"
-    more = "lost pause resume node dst backup restore verify login logout whoami context token secret completion activity"
+    more = "lost pause resume node dst backfill backfills backup restore verify login logout whoami context token secret completion activity"
     assert {*wanted.split(), *more.split()} == set(igor.commands)

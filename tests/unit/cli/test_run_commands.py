@@ -186,6 +186,28 @@ def test_lost_sends_what_was_decided(igor: Igor, node: FakeNode) -> None:
     assert igor("lost", "demo/hello@latest").code == 2
 
 
+def test_backfill_prints_times_or_the_id(igor: Igor, node: FakeNode) -> None:
+    times = ["2026-11-01T02:00:00Z", "2026-11-02T02:00:00Z"]
+    node.on("POST", "/v1/jobs/demo%2Fhello/backfill", {"id": None, "job": "demo/hello", "total": 2, "left_out": 1, "times": times})
+    ended = igor("backfill", "demo/hello", "--from", "2026-11-01T00:00:00Z", "--to", "2026-11-03T00:00:00Z", "--dry-run", "--parallel", "3")
+    assert ended.code == 0 and ended.out.split("\n")[:2] == [time.replace("T", " ") for time in times]
+    assert "2 runs of demo/hello would be made; 1 left out" in ended.err
+    body = {"from": "2026-11-01T00:00:00Z", "to": "2026-11-03T00:00:00Z", "dry_run": True, "again": False, "parallel": 3, "reverse": False}
+    assert node.asked[-1].body == {**body, "reason": ""}
+    node.on("POST", "/v1/jobs/demo%2Fhello/backfill", Reply({"id": "b1", "job": "demo/hello", "total": 2, "left_out": 0}, 201))
+    ended = igor("backfill", "demo/hello", "--from", "2026-11-01T00:00:00Z", "--to", "2026-11-03T00:00:00Z")
+    assert (ended.code, ended.out) == (0, "b1\n") and "one after the other" in ended.err
+
+
+def test_backfills_are_listed_and_cancelled(igor: Igor, node: FakeNode) -> None:
+    one = {"id": "b1", "job": "demo/hello", "state": "running", "made": 1, "total": 4, "from": "2026-11-01T02:00:00Z", "to": "2026-11-04T02:00:00Z"}
+    node.on("GET", "/v1/backfills", {"items": [{**one, "runs": {"succeeded": 1}, "created_by": "ann"}]})
+    assert "1 of 4" in igor("backfills").out
+    node.on("POST", "/v1/backfills/b1/cancel", {**one, "state": "cancelled"})
+    ended = igor("backfills", "--cancel", "b1", "-m", "wrong week", "-y")
+    assert (ended.code, ended.out) == (0, "b1\n") and node.asked[-1].body == {"reason": "wrong week"}
+
+
 # --- logs
 
 

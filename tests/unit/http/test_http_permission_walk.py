@@ -65,6 +65,11 @@ class Place:
         self.world.cluster.do(commands.CreateRun(job=f"{project}/job", run=run, beside=True))
         return run
 
+    def backfill(self, project: str) -> str:
+        name = self.new("b")
+        self.world.cluster.do(commands.CreateBackfill(backfill=name, job=f"{project}/job", times=(1,)))
+        return name
+
     def secret(self, project: str) -> str:
         name = self.new("s")
         self.world.cluster.do(commands.SetSecret(project=project, name=name, version=1, sealed=b"sealed"))
@@ -79,6 +84,7 @@ class Place:
             "token": lambda: self.token_of(project),
             "node": lambda: self.node,
             "secret": lambda: self.secret(project if "{project}" in template(route.path) else ""),
+            "backfill": lambda: self.backfill(project),
             "attempt": lambda: f"{self.runs[project]}.main.1",
         }
         for name in re.findall(r"\{(\w+)\}", path):
@@ -107,6 +113,7 @@ def definitions(place: Place, project: str) -> Any:
 SAMPLES: dict[str, Sample] = {
     "GET /v1/events": Sample("?last=1000"),
     "GET /v1/nodes/logs": Sample("?attempt=a&try=1"),
+    "POST /v1/jobs/{job}/backfill": Sample(body=lambda place, project: {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}),
     "POST /v1/runs/{run}/lost": Sample(body=lambda place, project: {"decision": "fail"}, also=(409,)),  # nothing waits for a lost node
     "POST /v1/nodes": Sample(body=lambda place, project: {"id": place.node, "name": place.node, "address": "127.0.0.1:9"}),
     "GET /v1/nodes/{node}/stream": Sample(also=(400,)),  # no WebSocket

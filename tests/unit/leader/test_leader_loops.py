@@ -12,7 +12,7 @@ from igor_node.leader.fires import FiresLoop
 from igor_node.leader.placement import decide
 from igor_node.leader.retention import cutoffs, is_due
 from igor_node.ledger import query_attempts, query_prune
-from igor_node.ledger.commands import CreateRun, PushProject
+from igor_node.ledger.commands import CreateBackfill, CreateRun, PushProject
 from igor_node.ledger.query_prune import Ages
 from igor_node.ledger.waiting import waiting_stages
 from igor_node.rules.placement import NodeView
@@ -207,6 +207,19 @@ async def test_each_stage_that_finds_no_place_is_told_why_for_itself(tmp_path):
         assert len(placements) == 2
         full = "no node can take it: n1 is full: 3 of 3 slots taken; n2 is silent"
         assert list(reasons.values()) == [full, full]
+
+
+async def test_a_backfill_goes_on_by_itself_one_run_after_the_other(tmp_path):
+    async with World(tmp_path) as world:
+        await world.join("n1")
+        world.push(job(every_s=None))
+        await world.lead()
+        times = tuple(START - (9 - number) * 60 * SECOND for number in range(4))
+        world.propose(CreateBackfill(backfill="b1", job="p/j", times=times))
+        await world.run(0.5)
+        assert len(world.states()) == 1
+        await world.run(60)
+        assert world.states() == [((at - START) // SECOND, "succeeded") for at in times]
 
 
 async def test_higher_priority_is_placed_first(tmp_path):
