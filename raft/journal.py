@@ -285,14 +285,15 @@ class Journal:
 
     def _replay(self, name: str, *, newest: bool) -> None:
         path = f"{self._folder}/{name}"
+        sequence = frames.sequence_of(path, name)
         file = self._disk.open(path)
         size = file.size()
+        segment = Segment(sequence, name, file, size)
+        previous = self._segments[-1] if self._segments else None
+        self._segments.append(segment)  # so that it is closed, whatever is found in it
         data = file.read(0, size)
-        segment = Segment(frames.sequence_of(path, name), name, file, size)
         if not data.startswith(frames.MAGIC):
             raise Damaged(path, 0, "it does not begin as a journal segment of this version")
-        previous = self._segments[-1] if self._segments else None
-        self._segments.append(segment)
         while (payload := frames.next_frame(data, segment)) is not None:
             records = self._apply_frame(path, segment, payload, previous)
             segment.count(frames.frame_bytes(len(payload)))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -33,6 +33,12 @@ MARK_BYTES = 8
 HOST_NAME = re.compile(r"(?=.{1,253}$)[0-9A-Za-z_]([0-9A-Za-z_-]{0,62})(\.[0-9A-Za-z_]([0-9A-Za-z_-]{0,62}))*")
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----\n[^-]{1,20000}-----END CERTIFICATE-----\n?")
+
+UNREADABLE = (
+    ValueError, TypeError, IndexError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType, x509.InvalidVersion,
+)  # fmt: skip
+"""What the library raises at bytes of somebody else."""
 
 
 class BadRequest(ValueError):
@@ -167,7 +173,7 @@ def _read_request(request: str) -> x509.CertificateSigningRequest:
             raise BadRequest(f"the signing request asks for more than {NAMES_LIMIT} names")
     except BadRequest:
         raise
-    except (ValueError, TypeError, InvalidSignature, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as problem:
+    except UNREADABLE as problem:
         raise BadRequest(f"the signing request cannot be read: {problem}") from None
     return asked
 
@@ -223,7 +229,7 @@ def facts(pem: str) -> Facts:
             ends_s=int(read.not_valid_after_utc.timestamp()),
             issuer=issuer.hex(),
         )
-    except (ValueError, IndexError, x509.ExtensionNotFound) as problem:
+    except UNREADABLE as problem:
         raise BadRequest(f"the certificate cannot be read: {problem}") from None
 
 
@@ -243,7 +249,7 @@ def fits_key(certificate: str, key: str) -> bool:
     try:
         read = x509.load_pem_x509_certificate(split_pem(certificate)[0].encode()).public_key()
         own = _private_key(key).public_key()
-    except (ValueError, IndexError):
+    except UNREADABLE:
         return False
     return isinstance(read, ec.EllipticCurvePublicKey) and read.public_numbers() == own.public_numbers()
 

@@ -68,8 +68,10 @@ def journal(data: bytes) -> None:
     try:
         Path(folder, JOURNAL_FILE).write_bytes(data)
         opened = Journal.open(RealDisk(), folder)
-        opened.entries(opened.first_index, opened.last_index + 1)
-        opened.close()
+        try:
+            opened.entries(opened.first_index, opened.last_index + 1)
+        finally:
+            opened.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

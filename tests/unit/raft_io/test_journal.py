@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 
 import pytest
@@ -415,6 +416,15 @@ def test_other_damage_is_refused(damage):
     damage(disk)
     with pytest.raises(Damaged, match="must not start on it"):
         opened(disk)
+
+
+@pytest.mark.parametrize("name", ["0000000000000001.log", "x.log"])
+def test_a_journal_that_is_refused_leaves_no_file_open(tmp_path, name):
+    (tmp_path / name).write_bytes(b"GARBAGE!" * 100)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Damaged):
+        Journal.open(RealDisk(), str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def erase_last_frame(disk, path: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,6 +18,22 @@ from tests.unit.trust.authorities import NOW_S
 
 AUTHORITY = certificates.found_authority("c1", NOW_S)
 KEY = certificates.new_key()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        pytest.param(b"\x55\x1d\x0f", b"\x55\x1d\x13", "Duplicate", id="an extension twice"),
+        pytest.param(b"\x55\x1d\x23", b"\x55\x1d\x2c", "AuthorityKeyIdentifier", id="an extension is missing"),
+        pytest.param(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", "", id="no such version"),
+    ],
+)
+def test_a_certificate_that_is_spoiled_cannot_be_read(before: bytes, after: bytes, said: str) -> None:
+    authority = certificates.found_authority("c", 0)
+    der = base64.b64decode("".join(certificates.split_pem(authority.certificates)[0].splitlines()[1:-1]))
+    pem = "-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der.replace(before, after)).decode() + "-----END CERTIFICATE-----\n"
+    with pytest.raises(certificates.BadRequest, match=f"cannot be read.*{said}"):
+        certificates.facts(pem)
 
 
 def request(node: str = "node-1", names: tuple[str, ...] = ("localhost",)) -> str:
