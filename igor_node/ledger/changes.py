@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-TOPICS = ("jobs", "runs", "stages", "attempts", "nodes", "tokens", "projects", "events", "authorities", "keys", "secrets", "activity")
+TOPICS = ("jobs", "runs", "stages", "attempts", "nodes", "tokens", "projects", "events", "authorities", "keys", "secrets", "activity", "backfills")
 
 
 class Changes:

@@ -32,7 +32,7 @@ class BackfillBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     reason: str = ""
 
 
-class CancelBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CancelBackfillBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: str = ""
 
 
@@ -122,5 +122,5 @@ ROUTES = (
     Route(method="GET", path="/v1/backfills/{backfill}", handler=show_backfill, summary="A backfill, and what became of its runs",
           reach=Reach.THING),
     Route(method="POST", path="/v1/backfills/{backfill}/cancel", handler=cancel_backfill, summary="Make no more runs of it, and end those that go on",
-          role=Role.OPERATOR, reach=Reach.THING, where=Where.WRITE, body=CancelBody),
+          role=Role.OPERATOR, reach=Reach.THING, where=Where.WRITE, body=CancelBackfillBody),
 )  # fmt: skip

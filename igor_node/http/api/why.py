@@ -22,6 +22,7 @@ from igor_node.rules.timetable import JobTimetable
 from igor_node.words import RUN_ENDS, SECOND, Instant, NotFound, format_instant, parse_instant
 
 NOT_SCHEDULED = "not_scheduled"
+PAUSED = "the job was paused"
 
 
 async def why_run(call: Call) -> Any:
@@ -88,7 +89,10 @@ def why_fire(connection: sqlite3.Connection, words: str, now: int, projects: Seq
     if not rows:
         return _answer(job, scheduled_at, NOT_SCHEDULED, _absent(connection, found, scheduled_at))
     row, reason = rows[0], rows[0].reason or rows[0].outcome
-    return _answer(job, scheduled_at, row.outcome, [reason, *_surroundings(connection, found, scheduled_at, row.outcome)])
+    surroundings = _surroundings(connection, found, scheduled_at, row.outcome)
+    return _answer(
+        job, scheduled_at, row.outcome, [*surroundings[:1], reason, *surroundings[1:]] if _is_paused(surroundings) else [reason, *surroundings]
+    )
 
 
 def _answer(job: str, at: Instant, state: str, reasons: list[str]) -> dict[str, Any]:
@@ -120,6 +124,11 @@ def _surroundings(connection: sqlite3.Connection, job: AuditJob, at: Instant, ou
     return found
 
 
+def _is_paused(surroundings: list[str]) -> bool:
+    """It will be skipped: that comes before what else there is to say."""
+    return bool(surroundings) and surroundings[0].startswith(PAUSED)
+
+
 def _due(spec: Job, at: Instant) -> list[int]:
     return [fire.due_at for fire in JobTimetable(spec).between(at - 1, at, 1)]
 
@@ -129,13 +138,13 @@ def _paused(segment: Segment, row: JobRow | None, at: Instant) -> str:
     who = f" by {segment.actor}" if segment.actor else ""
     until = ""
     if segment.until is not None:
-        until = f", resumed after {format_instant(Instant(segment.until))}"
+        until = f", resumed at {format_instant(Instant(segment.until // SECOND * SECOND))}"
     elif row is not None and row.paused_until is not None:
         until = f", until {format_instant(Instant(row.paused_until))}"
         if at >= row.paused_until:
-            return f"the job is paused{who}{until}, which is before this time"
+            return f"the pause of the job{who} ends{until.removeprefix(', until')}, before this time"
     why = f": {segment.reason}" if segment.reason else ""
-    return f"the job was paused{who} at {format_instant(Instant(segment.at))}{until}{why}"
+    return f"{PAUSED}{who} at {format_instant(Instant(segment.at // SECOND * SECOND))}{until}{why}"
 
 
 def _segment(job: AuditJob, at: Instant) -> Segment | None:
