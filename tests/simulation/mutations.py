@@ -60,7 +60,7 @@ def changed_source(fault: Fault) -> str:
     return source.replace(fault.line, fault.instead)
 
 
-class _Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds the one module with the fault."""
 
     def __init__(self, fault: Fault) -> None:
@@ -78,7 +78,7 @@ class _Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 @contextlib.contextmanager
 def faulty(fault: Fault) -> Iterator[None]:
     """Within it `raft` and the simulator are other modules than without: import them there, by name."""
-    loader = _Loader(fault)
+    loader = Loader(fault)
     import tests
 
     kept = _take_away()

@@ -139,6 +139,7 @@ async def test_a_loop_that_fails_begins_again_and_stops_no_other(tmp_path, monke
         await world.lead()
         await world.run(21)
         assert world.started() == [10, 20]
+        assert "our own mistake" in world.faults.found.pop()
 
 
 async def test_a_push_between_reading_and_proposing_is_decided_again(tmp_path):

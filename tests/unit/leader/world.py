@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -39,6 +40,8 @@ from raft.interface import Entry, Kind, Member, Members, NotLeader, Proposed
 
 START = 1_800_000_000 * SECOND  # a full hour
 KEY = b"k" * 32
+BEAT_S = 1.0
+CONNECT_AGAIN_S = 0.1
 TURNS = 100_000  # of the event loop, until every task has come to rest
 
 
@@ -208,6 +211,7 @@ class FakeNode:
         self.clock_error_ns: int | None = 0
         self.known: dict[str, list[stream.AttemptEvent]] = {}  # attempt -> its events so far
         self.acked: dict[str, int] = {}
+        self.finished: set[str] = set()  # ended, and the leader knows
         self.running: dict[str, Start] = {}
         self.lease_ends: dict[str, int] = {}
         self.leases: dict[str, int] = {}
@@ -225,7 +229,7 @@ class FakeNode:
             leader = self.world.leader
             if leader is not None and self.connected:
                 await self._talk(leader)
-            await self.world.clock.sleep(0.1)
+            await self.world.clock.sleep(CONNECT_AGAIN_S)
 
     async def _talk(self, leader: Leader) -> None:
         self.inbox = asyncio.Queue()
@@ -283,7 +287,7 @@ class FakeNode:
 
     async def _beat(self) -> None:
         while True:
-            await self.world.clock.sleep(1)
+            await self.world.clock.sleep(BEAT_S)
             self._seq += 1
             self._sent_at[self._seq] = self.world.clock.monotonic_ns()
             names = tuple(name for name, events in self.known.items() if not _ended(events))
@@ -303,13 +307,22 @@ class FakeNode:
                         self.lease_ends[name] = self._base + self.leases[name]
             case stream.Assign():
                 for one in message.assignments:
-                    if one.attempt not in self.known:
+                    if one.attempt not in self.known and one.attempt not in self.finished:
                         self._accept(one)
             case stream.Acknowledge():
                 self.acked.update(message.upto)
+                for name in message.upto:
+                    self._forget(name)
             case stream.Cancel() | stream.Revoke():
                 for name in message.attempts:
                     self._end_early(name, "cancelled" if isinstance(message, stream.Cancel) else "revoked")
+
+    def _forget(self, name: str) -> None:
+        events = self.known.get(name, [])
+        if _ended(events) and self.acked.get(name, 0) >= len(events):
+            self.finished.add(name)
+            for kept in (self.known, self.acked, self.leases, self.lease_ends):
+                kept.pop(name, None)
 
     # --- commands
 
@@ -371,6 +384,18 @@ def _ended(events: list[stream.AttemptEvent]) -> bool:
     return bool(events) and events[-1].kind in ("ended", "revoked", "refused")
 
 
+class Faults(logging.Handler):
+    """Exceptions that a loop of the leader raised and nobody expected: they are logged, and the loop begins again."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.found.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
 class World:
     def __init__(self, folder: Path, wanted_voters: int = 1, known: CommandSet | None = None) -> None:
         self.wanted_voters = wanted_voters
@@ -380,10 +405,13 @@ class World:
         self.log = FakeLog(self.ledger)
         self.reads = FakeReads(folder / "ledger.sqlite")
         self.leader: Leader | None = None
+        self.led_since = 0
         self.replica: FakeReplica | None = None
         self.nodes: dict[str, FakeNode] = {}
         self.starts: list[Start] = []
         self.durations: dict[str, float] = {}
+        self.faults = Faults()
+        logging.getLogger("igor.leader").addHandler(self.faults)
         self._serving: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
 
@@ -399,6 +427,8 @@ class World:
         await asyncio.sleep(0)
         self.reads.close()
         self.ledger.close()
+        logging.getLogger("igor.leader").removeHandler(self.faults)
+        assert not self.faults.found or any(failure), self.faults.found
 
     def propose(self, command: Any) -> Any:
         now = self.clock.now()
@@ -428,6 +458,7 @@ class World:
             keys=Keys(KeyRing(1, {1: KEY})),
             leader_address=lambda: "",
         )  # fmt: skip
+        self.led_since = self.clock.now()
         self._serving = asyncio.ensure_future(self.leader.serve(term))
         await self.clock.settle()
         return self.leader
