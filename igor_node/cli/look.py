@@ -227,7 +227,8 @@ def dst(session: Session, year: int | None, job_name: str | None) -> None:
 UPCOMING_COLUMNS = (
     Column("SCHEDULED", "scheduled_time", "time"),
     Column("JOB", "job"),
-    Column("NOTE", lambda fire: "paused: will be skipped" if fire.get("paused") else ""),
+    Column("TAKES", "expected_s", "span_s"),
+    Column("NOTE", lambda fire: "paused: will be skipped" if fire.get("paused") else fire.get("note") or ""),
     Column("DUE", "due_time", "time", wide=True),
 )
 
@@ -238,6 +239,6 @@ UPCOMING_COLUMNS = (
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, metavar="N", help="At most so many, 100 without it.")
 @click.pass_obj
 def upcoming(session: Session, hours: float, job_name: str | None, limit: int) -> None:
-    """List the fires that are to come."""
+    """List the fires that are to come, how long they will probably take, and what will probably be in their way."""
     found = session.client.get("/v1/upcoming", hours=f"{hours:g}", job=job_name, limit=limit)
     session.items(found["items"], UPCOMING_COLUMNS, whole=found, name="job", empty="nothing is to come in that time")

@@ -17,11 +17,12 @@ from igor_node.http.dispatch import Call, part_id
 from igor_node.http.limits import QUERY_DEFAULT, SCHEDULE_LIMIT, UPCOMING_LIMIT
 from igor_node.http.permissions import Reach
 from igor_node.http.routes import JOB, Reply, Route, Struct, Where
-from igor_node.ledger import commands, query_jobs, query_runs
+from igor_node.ledger import commands, query_durations, query_jobs, query_pools, query_runs
 from igor_node.ledger.query_jobs import JobRow
+from igor_node.rules.forecast import forecast
 from igor_node.rules.pause import Pause
 from igor_node.rules.timetable import JobTimetable
-from igor_node.rules.upcoming import upcoming
+from igor_node.rules.upcoming import Upcoming, upcoming
 from igor_node.words import SECOND, Instant, Invalid, Malformed, NotFound, Role, format_instant, new_id, parse_instant, parse_span
 
 RECENT = 20  # the row of small bars
@@ -182,16 +183,22 @@ async def list_upcoming(call: Call) -> Any:
     timetables = [(row.job, JobTimetable(row.spec), pause_of(row)) for row in jobs]
     until = now + int(query.hours * 3600) * SECOND
     found = await asyncio.to_thread(upcoming, timetables, now, until, min(query.limit, UPCOMING_LIMIT))
+    specs = {row.job: row.spec for row in jobs if row.job in {fire.job for fire in found}}
+    expected, pools = await call.read(lambda connection: (query_durations.expected(connection, specs), query_pools.pools(connection)))
+    slots = {name: view.slots for name, view in pools.items() if view.slots is not None}
+    notes = forecast(found, expected, slots, now)
+    return {"items": [upcoming_json(fire, expected[fire.job].lasts, note) for fire, note in zip(found, notes, strict=True)]}
+
+
+def upcoming_json(fire: Upcoming, lasts: int | None, note: str) -> dict[str, Any]:
+    """`expected_s`: how long the job's last runs took, null where none succeeded; `note`: what will probably be in its way."""
     return {
-        "items": [
-            {
-                "job": fire.job,
-                "scheduled_time": format_instant(fire.scheduled_at),
-                "due_time": format_instant(fire.due_at),
-                "paused": fire.paused,
-            }
-            for fire in found
-        ]
+        "job": fire.job,
+        "scheduled_time": format_instant(fire.scheduled_at),
+        "due_time": format_instant(fire.due_at),
+        "paused": fire.paused,
+        "expected_s": None if lasts is None else round(lasts / SECOND, 3),
+        "note": note,
     }
 
 

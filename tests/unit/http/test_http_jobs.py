@@ -249,6 +249,18 @@ async def test_upcoming_is_in_order(world: World) -> None:
     assert [item["job"] for item in one] == ["demo/hourly"]
 
 
+async def test_upcoming_says_what_will_probably_be_in_the_way(world: World) -> None:
+    """By the runs of late: one that took two hours is in the way of the next hour's."""
+    await pushed(world, HOURLY)
+    items = (await world.ask("GET", "/v1/upcoming?hours=2")).value["items"]
+    assert {(item["expected_s"], item["note"]) for item in items} == {(None, "")}
+    run = (await world.ask("POST", "/v1/jobs/hourly/runs", {})).value["id"]
+    place_and_end(world, run, lasts_s=7_200)
+    first, second = (await world.ask("GET", "/v1/upcoming?hours=2")).value["items"][:2]
+    assert (first["expected_s"], first["note"]) == (7_200, "")
+    assert second["note"] == f"will probably wait 1h for the run of {first['scheduled_time']}, which takes about 2h"
+
+
 async def test_a_schedule_is_explained(world: World) -> None:
     body = {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "n": 2, "from": "2026-11-24T00:00:00Z"}
     answer = (await world.ask("POST", "/v1/schedule", body)).value
@@ -416,21 +428,22 @@ async def test_audit_without_a_range_is_the_last_day(world: World) -> None:
 # --- what a node reports is what the API shows
 
 
-def place_and_end(world: World, run: str, *, exit_code: int = 0) -> str:
+def place_and_end(world: World, run: str, *, exit_code: int = 0, lasts_s: int = 1) -> str:
     attempt = f"{run}.main.1"
     placement = commands.Placement(run=run, stage="main", node="n1", attempt=attempt, renew_hash="0" * 64)
     world.cluster.do(commands.AssignStages(term=1, placements=(placement,)))
     now = wall_now()
+    ended_at = now + lasts_s * SECOND
     state = "succeeded" if exit_code == 0 else "failed"
     events = (
         AttemptEvent(attempt=attempt, seq=1, kind="held", at=now),
         AttemptEvent(attempt=attempt, seq=2, kind="try_started", at=now, try_n=1),
         AttemptEvent(
-            attempt=attempt, seq=3, kind="try_ended", at=now + SECOND, try_n=1, state=state, exit_code=exit_code, max_rss_bytes=4096, cpu_ns=5_000_000
+            attempt=attempt, seq=3, kind="try_ended", at=ended_at, try_n=1, state=state, exit_code=exit_code, max_rss_bytes=4096, cpu_ns=5_000_000
         ),
-        AttemptEvent(attempt=attempt, seq=4, kind="ended", at=now + SECOND, state=state, exit_code=exit_code),
+        AttemptEvent(attempt=attempt, seq=4, kind="ended", at=ended_at, state=state, exit_code=exit_code),
     )
-    world.cluster.do(commands.ReportEvents(node="n1", events=events))
+    world.cluster.do(commands.ReportEvents(node="n1", events=events), at=ended_at)
     return attempt
 
 

@@ -118,7 +118,7 @@ class Home extends Live {
           <td data-name="Run"><a class="main mono" href=${runLink(run.id)}>${run.id}</a></td></tr>`)}</tbody></table>` : html`<p class="quiet">Nothing runs at this moment.</p>`}
       <h2>Next</h2>
       ${this.data.upcoming.length ? html`<table class="stack"><tbody>${this.next().slice(0, 8).map((fire) => html`<tr><td class="nowrap">${when(fire.scheduled_time)}</td>
-        <td class="nowrap">${relative(fire.scheduled_time)}</td><td><a href=${jobLink(fire.job)}>${fire.job}</a></td></tr>`)}</tbody></table>` : html`<p class="quiet">No fire in the next ${SPAN_H} hours.</p>`}`;
+        <td class="nowrap">${relative(fire.scheduled_time)}</td><td><a href=${jobLink(fire.job)}>${fire.job}</a> <span class="quiet">${fire.note || ''}</span></td></tr>`)}</tbody></table>` : html`<p class="quiet">No fire in the next ${SPAN_H} hours.</p>`}`;
   }
 }
 
