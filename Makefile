@@ -49,6 +49,7 @@ bench: $(READY)  ## prints tables, writes JSON into out/
 	$(BIN)/python -m bench.catch_up
 	$(BIN)/python -m bench.backup
 	$(BIN)/python -m bench.starts
+	$(BIN)/python -m bench.burst
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.failover --etcd
 

@@ -81,3 +81,12 @@ def test_reconnect_prints_a_table_and_writes_json(tmp_path):
     assert done.returncode == (0 if report["goals_met"] else 1), done.stderr
     assert report["rounds"] >= 1 and report["quiet_p50_ms"] > 0 and report["while_they_come_back_p99_ms"] > 0
     assert "while they come back p99 ms" in done.stdout
+
+
+def test_burst_prints_a_table_and_writes_json(tmp_path):
+    written = tmp_path / "burst.json"
+    done = run("bench.burst", str(tmp_path), written, "--jobs", "20", "--ahead", "12")
+    report = json.loads(written.read_text())
+    assert done.returncode == (0 if report["goals_met"] else 1), done.stderr
+    assert report["runs"] == report["succeeded"] == report["wrappers_waiting"] == 20
+    assert 0 <= report["lateness_p50_s"] <= report["lateness_p99_s"] <= report["lateness_max_s"] and "lateness p99 s" in done.stdout
