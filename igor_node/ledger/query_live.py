@@ -78,6 +78,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     holders: list[Holder]
     priority: int
     waits_since: int | None
+    losses: list[str]
 
 
 def why(connection: sqlite3.Connection, run_id: str) -> Why:
@@ -100,15 +101,22 @@ def why(connection: sqlite3.Connection, run_id: str) -> Why:
             blocked, ahead = _blocked(live_runs(connection, job_id), run_id, spec)
     return Why(
         run=run_id, state=state, reason=reason, blocked=blocked, ahead=ahead, stages=[tuple(stage) for stage in stages], holders=holders,
-        priority=priority, waits_since=waits_since,
+        priority=priority, waits_since=waits_since, losses=[_loss(*lost) for lost in connection.execute(_LOST, (run_id,))],
     )  # fmt: skip
 
 
+_LOST = """
+SELECT attempts.n, coalesce(nodes.name, attempts.node), attempts.reason FROM attempts LEFT JOIN nodes ON nodes.node = attempts.node
+WHERE attempts.run = ? AND attempts.state = 'lost' ORDER BY attempts.stage, attempts.n"""
 _QUEUED_SINCE = "SELECT min(queued_at) FROM stages WHERE run = ? AND state = 'queued'"
 _HELD = """
 SELECT attempts.node, coalesce(nodes.name, attempts.node), attempts.stage, stages.losses
 FROM attempts JOIN stages ON stages.run = attempts.run AND stages.name = attempts.stage LEFT JOIN nodes ON nodes.node = attempts.node
 WHERE attempts.run = ? AND attempts.ended_at IS NULL ORDER BY stages.position, attempts.n"""
+
+
+def _loss(n: int, node: str, reason: str) -> str:
+    return f"attempt {n} on node {node} was lost: {reason}"
 
 
 def _holder(spec: Job, node: str, name: str, stage: str, losses: int) -> Holder:

@@ -55,6 +55,7 @@ def why_json(why: query_live.Why, run: dict[str, Any], unheard: dict[str, int], 
         for holder in why.holders
         if unheard and unheard.get(holder.node, node_loss.UNHEARD_AFTER) >= node_loss.UNHEARD_AFTER
     ]
+    reasons += why.losses
     if not reasons:
         reasons = [f"the run ended: {why.state}" if why.state in RUN_ENDS else f"the run is {why.state}"]
     if why.waits_since is not None and (by_waiting := grown(0, now - why.waits_since)):
