@@ -133,7 +133,8 @@ def _change_many(session: Session, everything: bool, project: str | None, verb: 
         raise click.UsageError("expected --all or --project P")
     path = f"/v1/{verb}" if project is None else f"/v1/projects/{segment(project)}/{verb}"
     session.confirm(f"{verb} all jobs of {project or 'all projects'}?")
-    answer = session.client.write("POST", path, {key: value for key, value in body.items() if value}).value or {}
+    given = {key: value for key, value in body.items() if value} | ({"scope": "all"} if project is None else {})
+    answer = session.client.write("POST", path, given).value or {}
     if session.structured:
         session.thing(answer, [])
     for warning in answer.get("warnings") or []:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -53,6 +53,16 @@ class PauseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class ResumeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: str = ""
+
+
+class PauseAllBody(PauseBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`scope` must be said, so that nobody pauses a cluster by an empty request."""
+
+    scope: Literal["all"]
+
+
+class ResumeAllBody(ResumeBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    scope: Literal["all"]
 
 
 class UpcomingQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -367,8 +377,9 @@ ROUTES = (
         method="POST", path="/v1/projects/{project}/resume", handler=resume_many, summary="Resume all jobs of a project", role=Role.OPERATOR,
         reach=Reach.PROJECT, where=Where.WRITE, body=ResumeBody,
     ),
-    Route(method="POST", path="/v1/pause", handler=pause_many, summary="Pause all jobs", role=Role.OPERATOR, where=Where.WRITE, body=PauseBody),
-    Route(method="POST", path="/v1/resume", handler=resume_many, summary="Resume all jobs", role=Role.OPERATOR, where=Where.WRITE, body=ResumeBody),
+    Route(method="POST", path="/v1/pause", handler=pause_many, summary="Pause all jobs", role=Role.OPERATOR, where=Where.WRITE, body=PauseAllBody),
+    Route(method="POST", path="/v1/resume", handler=resume_many, summary="Resume all jobs", role=Role.OPERATOR, where=Where.WRITE,
+          body=ResumeAllBody),
     Route(method="GET", path="/v1/upcoming", handler=list_upcoming, summary="Fires that are to come", query=UpcomingQuery, reach=Reach.LIST),
     Route(
         method="POST", path="/v1/schedule", handler=explain_schedule, summary="What a schedule means: in words, and its next fires",

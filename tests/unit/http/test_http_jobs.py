@@ -221,10 +221,11 @@ async def test_many_are_paused_and_resumed_at_once(world: World, monkeypatch: py
     shown = (await world.ask("GET", "/v1/jobs")).value["items"]
     assert [(job["paused"], job["pause_reason"]) for job in shown] == [(True, "moving house")] * 5
     assert (await world.ask("POST", "/v1/jobs/job-1/resume", {})).status == 200
-    assert (await world.ask("POST", "/v1/resume", {})).value == {"resumed": 4}
-    assert (await world.ask("POST", "/v1/pause", {})).value["paused"] == 5
+    assert (await world.ask("POST", "/v1/resume", {"scope": "all"})).value == {"resumed": 4}
+    assert (await world.ask("POST", "/v1/pause", {"scope": "all"})).value["paused"] == 5
+    assert [(await world.ask("POST", f"/v1/{verb}", {})).status for verb in ("pause", "resume")] == [400, 400]  # by no mistake
     assert (await world.ask("POST", "/v1/projects/nowhere/pause", {})).status == 404
-    assert (await world.ask("POST", "/v1/pause", {"until": "2020-01-01T00:00:00Z"})).status == 422
+    assert (await world.ask("POST", "/v1/pause", {"until": "2020-01-01T00:00:00Z", "scope": "all"})).status == 422
 
 
 async def test_a_pause_with_an_end_shows_the_fires_behind_it(world: World) -> None:

@@ -114,6 +114,8 @@ SAMPLES: dict[str, Sample] = {
     "GET /v1/events": Sample("?last=1000"),
     "GET /v1/nodes/logs": Sample("?attempt=a&try=1"),
     "POST /v1/jobs/{job}/backfill": Sample(body=lambda place, project: {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}),
+    "POST /v1/pause": Sample(body=lambda place, project: {"scope": "all"}),
+    "POST /v1/resume": Sample(body=lambda place, project: {"scope": "all"}),
     "POST /v1/runs/{run}/lost": Sample(body=lambda place, project: {"decision": "fail"}, also=(409,)),  # nothing waits for a lost node
     "POST /v1/nodes": Sample(body=lambda place, project: {"id": place.node, "name": place.node, "address": "127.0.0.1:9"}),
     "GET /v1/nodes/{node}/stream": Sample(also=(400,)),  # no WebSocket
