@@ -19,7 +19,7 @@ from igor_node.http.identity import proven_node
 from igor_node.http.openapi import describe_routes
 from igor_node.http.permissions import Reach
 from igor_node.http.problems import NotHere
-from igor_node.http.routes import Reply, Route, Struct, Where
+from igor_node.http.routes import NoBody, Reply, Route, Struct, Where
 from igor_node.http.services import NodeView
 from igor_node.http.sessions import cookie_name
 from igor_node.ledger import commands, query_attempts, query_authorities, query_cluster, query_keys, query_live
@@ -513,11 +513,11 @@ ROUTES = (
     ),
     Route(
         method="POST", path="/v1/cluster/key", handler=rotate_key, summary="Replace the cluster's key", role=Role.ADMIN, where=Where.WRITE,
-        statuses=(202,),
+        body=NoBody, statuses=(202,),
     ),
     Route(
         method="POST", path="/v1/cluster/ca", handler=rotate_authority, summary="Replace the cluster's CA", role=Role.ADMIN, where=Where.WRITE,
-        statuses=(202,),
+        body=NoBody, statuses=(202,),
     ),
     Route(method="GET", path="/v1/node/key", handler=cluster_key, summary="The cluster's key, for a member", role=Role.NODE, where=Where.HERE),
     Route(

@@ -246,3 +246,11 @@ def test_every_reference_is_defined() -> None:
 def test_no_path_and_method_twice() -> None:
     seen = [(route.method, template(route.path)) for route in ROUTES]
     assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("path", ["/v1/cluster/key", "/v1/cluster/ca", "/v1/pause", "/v1/resume"])
+@pytest.mark.parametrize("body", [b"nonsense", b'{"unknown": 1}', b"[]"])
+async def test_what_changes_the_whole_cluster_is_not_done_for_a_body_that_means_nothing(world: World, path: str, body: bytes) -> None:
+    before = world.cluster.index
+    answer = await world.ask("POST", path, data=body, Content_Type="application/json")
+    assert answer.status == 400 and world.cluster.index == before, answer.value
