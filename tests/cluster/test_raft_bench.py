@@ -83,6 +83,7 @@ def test_reconnect_prints_a_table_and_writes_json(tmp_path):
     assert "while they come back p99 ms" in done.stdout
 
 
+@pytest.mark.soak
 def test_burst_prints_a_table_and_writes_json(tmp_path):
     written = tmp_path / "burst.json"
     done = run("bench.burst", str(tmp_path), written, "--jobs", "20", "--ahead", "12")
