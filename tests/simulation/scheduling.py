@@ -403,26 +403,6 @@ JOIN definitions ON definitions.job = runs.job AND definitions.version = runs.sp
 WHERE lost.state = 'lost' AND (NOT instr(definitions.spec, '"on_node_loss":"fail"')
   OR EXISTS (SELECT 1 FROM attempts AS next WHERE next.run = lost.run AND next.stage = lost.stage AND next.n > lost.n))
 GROUP BY lost.run, lost.stage HAVING count(*) > CASE WHEN instr(definitions.spec, '"on_node_loss":"fail"') THEN 0 ELSE 3 END"""
-_GOING = "SELECT job FROM runs WHERE begun = 1 AND beside = 0 AND ended_at IS NULL"
-_WAITING = """
-SELECT job, sum(begun = 0), count(*) FROM runs WHERE beside = 0 AND ended_at IS NULL AND cancel IS NULL GROUP BY job"""
-_OF_REMOVED = """
-SELECT runs.id FROM runs JOIN jobs ON jobs.job = runs.job WHERE jobs.removed_at IS NOT NULL AND runs.ended_at IS NULL AND runs.begun = 0"""
-_NEW_RUNS = """
-SELECT runs.id, runs.job, runs.scheduled_at, runs.due_at, runs.created_at, CASE WHEN history.state = 'paused' THEN history.at END,
-  coalesce((SELECT min(later.at) FROM history AS later WHERE later.job = runs.job AND later.number > history.number), jobs.paused_until)
-FROM runs JOIN jobs ON jobs.job = runs.job JOIN history ON history.job = runs.job AND history.number = (
-  SELECT max(number) FROM history AS before WHERE before.job = runs.job AND before.after < runs.scheduled_at AND before.at <= runs.created_at)
-WHERE runs.id > ? AND runs.trigger = 'schedule' AND runs.state NOT IN ('skipped', 'missed') ORDER BY runs.id"""
-_BACKFILLED = "SELECT job, count(*) FROM runs WHERE trigger = 'backfill' AND ended_at IS NULL GROUP BY job HAVING count(*) > ?"
-_BACKFILLED_WRONG = """
-SELECT backfill, n FROM backfill_times JOIN runs ON runs.id = backfill_times.run WHERE runs.scheduled_at <> backfill_times.scheduled_at
-UNION ALL SELECT backfill, made FROM backfills
-WHERE made <> (SELECT count(*) FROM backfill_times WHERE backfill_times.backfill = backfills.backfill AND run IS NOT NULL)"""
-_LOST_TOO_OFTEN = """
-SELECT attempts.run, count(*) FROM attempts JOIN runs ON runs.id = attempts.run
-JOIN definitions ON definitions.job = runs.job AND definitions.version = runs.spec_version WHERE attempts.state = 'lost'
-GROUP BY attempts.run, attempts.stage HAVING count(*) > CASE WHEN instr(definitions.spec, '"on_node_loss":"fail"') THEN 1 ELSE 3 END"""
 _STUCK = """
 SELECT stages.run, stages.name FROM stages JOIN runs ON runs.id = stages.run
 WHERE stages.state = 'queued' AND stages.reason = '' AND max(stages.queued_at, runs.due_at) < ?"""

@@ -29,6 +29,10 @@ RUNS, PUSHES, REPORTS, BACKFILLS, LINES = (
 LOOP, WATCH, TIMETABLE = "igor_node/leader/fires.py", "igor_node/leader/watch.py", "igor_node/rules/timetable.py"
 
 FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "fail_reruns", "fail makes another attempt", LOSS, "        case OnNodeLoss.FAIL:\n", "        case OnNodeLoss.FAIL if attempts_made > 2:\n"
+    ),
+    Fault("backfill_at_will", "a backfill forgets its own", OVERLAP, "    room = parallel - own\n", "    room = parallel\n"),
     Fault("allow_one_more", "overlap allow has room for one more", OVERLAP, "return max(1, max_parallel) if", "return 1 + max(1, max_parallel) if"),
     Fault("gaps_unseen", "nothing is ever too late", FIRES, "    if gap and fire.due_at <= now:", "    if gap and fire.due_at > now:"),
     Fault("room_of_two", "two runs of a job go on at once", OVERLAP, "if policy == Overlap.ALLOW else 1", "if policy == Overlap.ALLOW else 2"),
