@@ -26,6 +26,7 @@ from igor_node.ledger.query_cluster import NodeRow
 from igor_node.ledger.waiting import BLOCKED_PER_JOB, STAGES_PER_QUERY, Waiting, WaitingStage, waiting
 from igor_node.rules.fires import LOOKAHEAD
 from igor_node.rules.placement import KEEP_AFTER, Assign, Demand, NodeView, PoolView, grown, keep, place, take, take_pools
+from igor_node.tasks import first_of
 from igor_node.words import SECOND, NodeState, RunState
 
 PLACEMENTS_A_BATCH = 500  # with names and reasons as long as they may be an entry stays under 1 MiB
@@ -156,15 +157,10 @@ class PlacementLoop:
     async def _woken(self, index: int, seconds: float) -> None:
         """By the ledger, by the hub, or by time."""
         bell = self._streams.bell
-        ring = asyncio.ensure_future(bell.wait())
-        change = asyncio.ensure_future(self._reign.change(TOPICS, index, seconds))
         try:
-            await asyncio.wait((ring, change), return_when=asyncio.FIRST_COMPLETED)
+            await first_of(bell.wait(), self._reign.change(TOPICS, index, seconds))
         finally:
             bell.clear()
-            ring.cancel()
-            change.cancel()
-            await asyncio.gather(ring, change, return_exceptions=True)
 
     async def _settle(self) -> None:
         """Waits until every node that is up has its stream, or SETTLE_S are over."""

@@ -6,9 +6,8 @@ leader starts from the ledger). Times with `_mono` are nanoseconds of the clock 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from igor_node.edges import Clock
 from igor_node.leader.needs import Ledger, Reads, Replica
 from igor_node.ledger.changes import Changes
 from igor_node.ledger.commands import Command, Done, Envelope, Refused
+from igor_node.tasks import first_of
 from igor_node.trust.keys import Keys
 from igor_node.words import SECOND, new_id
 from raft.interface import NotLeader, Term, Unknown
@@ -87,27 +87,10 @@ class Reign:
         wanted = tuple(topics)
         if self.changes.last(wanted) > since:
             return self.changes.last(wanted)
-        waits = [asyncio.ensure_future(self.changes.wait(wanted, since))]
-        if seconds is not None:
-            waits.append(asyncio.ensure_future(_nap(self.clock, seconds)))
-        await first_of(waits)
+        naps = [] if seconds is None else [self.clock.sleep(max(0.0, seconds))]
+        await first_of(self.changes.wait(wanted, since), *naps)
         return self.changes.last(wanted)
 
     def is_leader(self) -> bool:
         """With a valid quorum lease: only then an answer may renew anything (leases.py)."""
         return self.replica.leads(self.term) and self.replica.is_leader()
-
-
-async def first_of(waits: Sequence[asyncio.Future[int]]) -> None:
-    """Returns when the first is done; the others are cancelled and awaited."""
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-
-
-async def _nap(clock: Clock, seconds: float) -> int:
-    await clock.sleep(max(0.0, seconds))
-    return 0

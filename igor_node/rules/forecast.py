@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from igor_node.rules.overlap import Overlap, room_for
 from igor_node.rules.upcoming import Upcoming
@@ -26,28 +26,24 @@ class Expected:
     going: tuple[int, ...] = ()
 
 
-@dataclass(slots=True)
-class _Line:
-    """What goes on of one job: ends in order, and of which fire each is."""
-
-    ends: list[tuple[int, int]] = field(default_factory=list)
+Line = list[tuple[int, int]]  # what goes on of one job: ends in order, and of which fire each is
 
 
 def forecast(fires: Iterable[Upcoming], jobs: Mapping[str, Expected], pools: Mapping[str, int], now: int) -> list[str]:
     """A sentence for each fire, in their order; empty where nothing is in its way, or nothing is known. `pools`: slots by name."""
-    lines = {name: _Line(sorted((max(now, began + (one.lasts or 0)), began) for began in one.going)) for name, one in jobs.items()}
+    lines = {name: sorted((max(now, began + (one.lasts or 0)), began) for began in one.going) for name, one in jobs.items()}
     held: dict[str, list[int]] = {}
     for name, one in jobs.items():
         for pool in one.pools:
-            held.setdefault(pool, []).extend(end for end, _ in lines[name].ends)
+            held.setdefault(pool, []).extend(end for end, _ in lines[name])
     return [_say(fire, jobs.get(fire.job), lines, held, pools) for fire in fires]
 
 
-def _say(fire: Upcoming, job: Expected | None, lines: dict[str, _Line], held: dict[str, list[int]], pools: Mapping[str, int]) -> str:
+def _say(fire: Upcoming, job: Expected | None, lines: dict[str, Line], held: dict[str, list[int]], pools: Mapping[str, int]) -> str:
     if job is None or job.lasts is None or fire.paused:
         return ""
     line = lines[fire.job]
-    going = [(end, began) for end, began in line.ends if end > fire.due_at]
+    going = [(end, began) for end, began in line if end > fire.due_at]
     start, words = fire.due_at, ""
     if len(going) >= room_for(job.overlap, job.max_parallel):
         begins, words = _overlaps(job, going, fire.due_at)
@@ -55,9 +51,9 @@ def _say(fire: Upcoming, job: Expected | None, lines: dict[str, _Line], held: di
             return words
         start = begins
         if job.overlap == Overlap.CANCEL:
-            line.ends = []
+            line.clear()
     start, full = _pooled(job.pools, held, pools, start)
-    insort(line.ends, (start + job.lasts, fire.scheduled_at))
+    insort(line, (start + job.lasts, fire.scheduled_at))
     for pool in job.pools:
         insort(held.setdefault(pool, []), start + job.lasts)
     return "; ".join(part for part in (words, full) if part)

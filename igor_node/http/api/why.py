@@ -14,7 +14,6 @@ from igor_node.http.permissions import Reach
 from igor_node.http.routes import RUN, Route
 from igor_node.ledger import query_audit, query_jobs, query_live, query_runs
 from igor_node.ledger.query_audit import AuditJob, Segment
-from igor_node.ledger.query_jobs import JobRow
 from igor_node.rules import audit as rule
 from igor_node.rules import node_loss
 from igor_node.rules.placement import grown
@@ -22,7 +21,6 @@ from igor_node.rules.timetable import JobTimetable
 from igor_node.words import RUN_ENDS, SECOND, Instant, NotFound, format_instant, parse_instant
 
 NOT_SCHEDULED = "not_scheduled"
-PAUSED = "the job was paused"
 
 
 async def why_run(call: Call) -> Any:
@@ -90,10 +88,8 @@ def why_fire(connection: sqlite3.Connection, words: str, now: int, projects: Seq
     if not rows:
         return _answer(job, scheduled_at, NOT_SCHEDULED, _absent(connection, found, scheduled_at))
     row, reason = rows[0], rows[0].reason or rows[0].outcome
-    surroundings = _surroundings(connection, found, scheduled_at, row.outcome)
-    return _answer(
-        job, scheduled_at, row.outcome, [*surroundings[:1], reason, *surroundings[1:]] if _is_paused(surroundings) else [reason, *surroundings]
-    )
+    before, behind = _pause(connection, found, scheduled_at, row.outcome)
+    return _answer(job, scheduled_at, row.outcome, [*before, reason, *behind, *_surroundings(found, scheduled_at, row.outcome)])
 
 
 def _answer(job: str, at: Instant, state: str, reasons: list[str]) -> dict[str, Any]:
@@ -110,12 +106,10 @@ def _answer(job: str, at: Instant, state: str, reasons: list[str]) -> dict[str, 
     }
 
 
-def _surroundings(connection: sqlite3.Connection, job: AuditJob, at: Instant, outcome: str) -> list[str]:
-    """Who paused it, when it is due, what the clock does then."""
+def _surroundings(job: AuditJob, at: Instant, outcome: str) -> list[str]:
+    """What the clock does then, and when it is due."""
     found = []
     segment = _segment(job, at)
-    if outcome in (rule.SKIPPED, rule.PENDING) and segment is not None and segment.state == "paused":
-        found.append(_paused(segment, None if job.removed else query_jobs.job(connection, job.job, count_live=False), at))
     spec = segment.spec if segment is not None else None
     for schedule in spec.schedules if spec is not None else ():
         if spec is not None and (words := note(schedule, spec.id, at)):
@@ -125,27 +119,26 @@ def _surroundings(connection: sqlite3.Connection, job: AuditJob, at: Instant, ou
     return found
 
 
-def _is_paused(surroundings: list[str]) -> bool:
-    """It will be skipped: that comes before what else there is to say."""
-    return bool(surroundings) and surroundings[0].startswith(PAUSED)
-
-
 def _due(spec: Job, at: Instant) -> list[int]:
     return [fire.due_at for fire in JobTimetable(spec).between(at - 1, at, 1)]
 
 
-def _paused(segment: Segment, row: JobRow | None, at: Instant) -> str:
-    """`row`: the job as it is now, which alone knows of an end that was said beforehand."""
+def _pause(connection: sqlite3.Connection, job: AuditJob, at: Instant, outcome: str) -> tuple[list[str], list[str]]:
+    """What is to be said of a pause, before and behind all else: first where it covers the time."""
+    segment = _segment(job, at)
+    if segment is None or segment.state != "paused" or outcome not in (rule.SKIPPED, rule.PENDING):
+        return [], []
     who = f" by {segment.actor}" if segment.actor else ""
-    until = ""
+    until = None if job.removed else query_jobs.job(connection, job.job, count_live=False).paused_until  # an end that was said beforehand
+    if segment.until is None and until is not None and at >= until:
+        return [], [f"the pause of the job{who} ends {format_instant(Instant(until))}, before this time"]
+    end = ""
     if segment.until is not None:
-        until = f", resumed at {format_instant(Instant(segment.until // SECOND * SECOND))}"
-    elif row is not None and row.paused_until is not None:
-        until = f", until {format_instant(Instant(row.paused_until))}"
-        if at >= row.paused_until:
-            return f"the pause of the job{who} ends{until.removeprefix(', until')}, before this time"
+        end = f", resumed at {format_instant(Instant(segment.until // SECOND * SECOND))}"
+    elif until is not None:
+        end = f", until {format_instant(Instant(until))}"
     why = f": {segment.reason}" if segment.reason else ""
-    return f"{PAUSED}{who} at {format_instant(Instant(segment.at // SECOND * SECOND))}{until}{why}"
+    return [f"the job was paused{who} at {format_instant(Instant(segment.at // SECOND * SECOND))}{end}{why}"], []
 
 
 def _segment(job: AuditJob, at: Instant) -> Segment | None:
