@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import resource
 import socket
@@ -175,6 +176,65 @@ def test_plain_bytes_to_a_port_with_tls_are_closed(nodes, said: bytes) -> None:
         stranger.sendall(said)
         turn_until(lambda: complaints(a, "a stranger").startswith("TLS: "), a)
     assert not a.links._incoming and not a.heard
+
+
+class Tap:
+    """A machine between two nodes that keeps what the one who dials says."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.captured = bytearray()
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError), self._listener.accept()[0] as dialler, socket.create_connection(self._target) as answerer:
+            threading.Thread(target=self._carry, args=(answerer, dialler), daemon=True).start()
+            self._carry(dialler, answerer, self.captured)
+
+    @staticmethod
+    def _carry(source: socket.socket, target: socket.socket, kept: bytearray | None = None) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if kept is not None:
+                    kept += data
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["in clear", "with TLS"])
+def test_a_stream_that_was_captured_is_worth_nothing(nodes, plain: bool) -> None:
+    """Said again byte for byte, the whole of it, with the proof and the messages that were believed once: the connection is closed."""
+    a, b = nodes("a", plain=plain), nodes("b", plain=plain)
+    tap = Tap(b.listener.getsockname())
+    a.links.set_members({"b": tap.address})
+    b.links.set_members({"a": a.address})
+    turn_until(lambda: a.links.is_connected("b") and b.links.is_connected("a"), a, b)
+    a.links.send("b", wire.frame(TimeoutNow(7)))
+    turn_until(lambda: b.messages == [("a", TimeoutNow(7))], a, b)
+    tap.close()
+    a.close()
+    turn_until(lambda: not b.links._incoming, b)
+    b.messages.clear()
+    b.heard.clear()
+    with socket.create_connection(b.listener.getsockname()) as stranger:
+        stranger.sendall(tap.captured)
+        stranger.settimeout(0.01)
+        turn_until(lambda: _is_closed(stranger), b)
+    assert not b.messages and ("connected", "a") not in b.heard and not b.links._incoming
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(65536) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def test_a_plain_cluster_and_one_with_tls_do_not_meet(nodes) -> None:
